@@ -1,0 +1,112 @@
+"""Checkpoint files: safetensors, with the configuration in the header. Knows nothing of models."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .folders import data
+
+FORMAT = "rmat_tutorial 1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be found, read or written; the message names the file and the reason."""
+
+
+class Checkpoint(NamedTuple):
+    """The contents of a checkpoint file: tensors by name, configuration, and what the writer added."""
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    extra: dict[str, Any]
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """The checkpoints that come with the course, by name."""
+    return {path.stem: path for path in sorted(data().glob("*.safetensors"))}
+
+
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The file that a shipped name or a path stands for.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    shipped = shipped_checkpoints()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    raise CheckpointError(
+        f"no checkpoint {str(name_or_path)!r}: it is not a file, and the shipped ones are "
+        f"{', '.join(map(repr, shipped)) or 'none'}"
+    )
+
+
+def write_checkpoint(
+    path: str | Path, tensors: dict[str, Tensor], config: dict[str, Any], extra: dict[str, Any]
+) -> None:
+    """Write a checkpoint file through a temporary one beside it, so that an old file is replaced whole or not at all.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    path = Path(path)
+    metadata = {"format": FORMAT, "config": json.dumps(config), "extra": json.dumps(extra)}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        save_file(contiguous, temporary, metadata=metadata)
+        # mkstemp makes a private file; a checkpoint is to be read by whoever may read its folder.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a file that ``write_checkpoint`` wrote.
+
+    Raises:
+        CheckpointError: the file cannot be read, is damaged, or is not a checkpoint of this package.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{path} is a safetensors file, but not a checkpoint of this package "
+                    f"(format {metadata.get('format')!r}, expected {FORMAT!r})"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Checkpoint(tensors, json.loads(metadata["config"]), json.loads(metadata["extra"]))
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is no readable checkpoint (truncated, or of another kind): {reason}") from error
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} has a damaged header: {error}") from error
+
+
+def read_info(name_or_path: str | Path) -> dict[str, Any]:
+    """The header of a checkpoint without its tensors: ``{"config": ..., "extra": ...}``.
+
+    Raises:
+        CheckpointError: as ``read_checkpoint``.
+    """
+    checkpoint = read_checkpoint(find_checkpoint(name_or_path))
+    return {"config": checkpoint.config, "extra": checkpoint.extra}

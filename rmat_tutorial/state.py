@@ -1,0 +1,110 @@
+"""What a model carries from call to call: a bank per layer, and the unfinished segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SegmentCache(NamedTuple):
+    """Room for one segment of one layer; positions from ``RMATState.position`` on are zeros.
+
+    Attributes:
+        k, v: rotated keys and values, ``(B, H, L, d_h)``.
+        hidden: the block's output, ``(B, L, d)``, from which the memory is written when the segment is complete.
+    """
+
+    k: Tensor
+    v: Tensor
+    hidden: Tensor
+
+
+@dataclass(frozen=True)
+class RMATState:
+    """Everything a model remembers of a stream. A value: calls return a new state and leave the old one as it is.
+
+    Its size is fixed: the banks and room for one segment, however many tokens were read.
+
+    Attributes:
+        memory: each layer's bank, ``(B, m, d)``; empty without the memory path.
+        initial: each layer's learned slots, ``(m, d)``, to which ``reset`` returns; not counted in ``nbytes``,
+            because they are the model's parameters.
+        cache: each layer's unfinished segment.
+        position: tokens of the unfinished segment read so far, ``0 <= position < L``; 0 at a segment boundary.
+    """
+
+    memory: tuple[Tensor, ...]
+    initial: tuple[Tensor, ...]
+    cache: tuple[SegmentCache, ...]
+    position: int
+
+    @property
+    def batch_size(self) -> int:
+        """Rows, ``B``: streams that are read side by side."""
+        return self.cache[0].hidden.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the banks and of the room for one segment."""
+        tensors = [*self.memory, *(tensor for layer in self.cache for tensor in layer)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def detach(self) -> RMATState:
+        """The same values, through which no gradient flows back: the cut of truncated back-propagation.
+
+        ``initial`` keeps its gradient, because a row that is reset starts from the learned slots again.
+        """
+        return replace(self._map(Tensor.detach), initial=self.initial)
+
+    def to(self, *args: object, **kwargs: object) -> RMATState:
+        """The state on another device or in another dtype; arguments as ``torch.Tensor.to``."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def reset(self, rows: Tensor | Sequence[int]) -> RMATState:
+        """A state whose ``rows`` are as before the first token, and whose other rows are as they are.
+
+        Args:
+            rows: row numbers, or a boolean mask of shape ``(B,)``.
+
+        Raises:
+            ValueError: the state is inside a segment, where rows share one position; or a row does not exist.
+        """
+        if self.position:
+            raise ValueError(
+                f"reset works at a segment boundary only: this state is {self.position} tokens into a segment, "
+                "and all rows share that position; feed the rest of the segment first"
+            )
+        chosen = self._row_mask(rows)
+        memory = tuple(
+            torch.where(chosen[:, None, None], slots, bank)
+            for slots, bank in zip(self.initial, self.memory, strict=True)
+        )
+        return replace(self, memory=memory)
+
+    def _row_mask(self, rows: Tensor | Sequence[int]) -> Tensor:
+        rows = torch.as_tensor(rows)
+        if rows.dtype == torch.bool:
+            if rows.shape != (self.batch_size,):
+                raise ValueError(f"rows as a mask must have shape ({self.batch_size},), got {tuple(rows.shape)}")
+            chosen = rows
+        else:
+            if rows.numel() and rows.is_floating_point():
+                raise TypeError(f"rows must be row numbers or a boolean mask, got dtype {rows.dtype}")
+            for row in rows.flatten().tolist():
+                if not 0 <= row < self.batch_size:
+                    raise ValueError(f"rows must lie in 0..{self.batch_size - 1}, got {row}")
+            chosen = torch.zeros(self.batch_size, dtype=torch.bool)
+            chosen[rows.flatten().long()] = True
+        return chosen.to(self.cache[0].hidden.device)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> RMATState:
+        return RMATState(
+            memory=tuple(map(function, self.memory)),
+            initial=tuple(map(function, self.initial)),
+            cache=tuple(SegmentCache(*map(function, layer)) for layer in self.cache),
+            position=self.position,
+        )
