@@ -33,10 +33,15 @@ def query_and_key_positions(n_queries: int, n_keys: int, device: torch.device) -
     return key_positions[n_keys - n_queries:, None], key_positions[None, :]
 
 
+def causal_softmax(scores: Tensor) -> Tensor:
+    """Softmax of ``scores`` ``(B, H, L_q, L_k)`` over the keys that are not later than the query; 0 for the others."""
+    query, key = query_and_key_positions(*scores.shape[-2:], scores.device)
+    return softmax(scores.masked_fill(key > query, -math.inf))
+
+
 def full_weights(q: Tensor, k: Tensor) -> Tensor:
     """Weights of causal attention over the segment: ``(B, H, L_q, L_k)``, rows sum to one."""
-    query, key = query_and_key_positions(q.shape[-2], k.shape[-2], q.device)
-    return softmax(scaled_scores(q, k).masked_fill(key > query, -math.inf))
+    return causal_softmax(scaled_scores(q, k))
 
 
 def chunked_weights(q: Tensor, k: Tensor, chunk_size: int) -> Tensor:

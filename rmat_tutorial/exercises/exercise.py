@@ -1,0 +1,98 @@
+"""What an exercise is: a contract, an independent reference, inputs to try, and the mistakes people make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+
+import torch
+from torch import Tensor
+
+Inputs = tuple[Tensor | int, ...]
+Answer = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input to try: the size of every axis by name, and the arguments of the call."""
+
+    sizes: dict[str, int]
+    inputs: Inputs
+
+    @property
+    def numel(self) -> int:
+        """Numbers in the input tensors: the measure of "smallest"."""
+        return sum(value.numel() for value in self.inputs if isinstance(value, Tensor))
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the input tensors are float64."""
+        return any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in self.inputs)
+
+    def to_double(self) -> Case:
+        """The same case with float64 tensors."""
+        return Case(self.sizes, tuple(v.double() if isinstance(v, Tensor) else v for v in self.inputs))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A formulation known to be wrong, and what to say to a learner whose numbers agree with it."""
+
+    diagnosis: str
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise.
+
+    name         "notebook.function", as given to ``check``
+    contract     signature with shapes and what is asked, in one line; failures quote it
+    inputs       names of the arguments, in order
+    output       names of the result's axes; each is a key of ``example.sizes``
+    example      an input that can be followed by hand; always tried first
+    draw         sizes, random -> arguments with random values
+    reference    the right result in float64, by loops over plain numbers
+    mistakes     in the order in which they are compared
+    laws         (output, expected, *inputs) -> what is wrong, or None. They see outputs of the right shape, say
+                 what ``mistakes`` can't foresee, and may be stricter than the comparison of values
+    """
+
+    name: str
+    contract: str
+    inputs: tuple[str, ...]
+    output: tuple[str, ...]
+    example: Case
+    draw: Callable[[dict[str, int], Random], Inputs]
+    reference: Answer
+    mistakes: tuple[Mistake, ...]
+    laws: tuple[Callable[..., str | None], ...] = ()
+
+    def cases(self) -> list[Case]:
+        """The example, then random cases from small to large, the same ones each time.
+
+        Sizes are all different, except that each axis has size 1 once and each pair of axes has equal sizes
+        once: a mix-up of axes can't hide, and an answer that is right for one special size is told so.
+        """
+        axes = list(self.example.sizes)
+        random = Random(self.name)
+
+        def draw(**fixed: int) -> Case:
+            sizes = dict(zip(axes, random.sample(range(2, 3 + len(axes)), len(axes)), strict=True)) | fixed
+            return Case(sizes, self.draw(sizes, random))
+
+        cases = [draw(), draw(), draw().to_double()]
+        cases += [draw(**{axis: 1}) for axis in axes]
+        for first, second in combinations(axes, 2):
+            size = random.randint(2, 4)
+            cases.append(draw(**{first: size, second: size}))
+        return [self.example, *sorted(cases, key=lambda case: case.numel)]
+
+
+def random_tensor(random: Random, *shape: int) -> Tensor:
+    """Normal numbers rounded to quarters, never 0, float32: exact in binary, and readable on the board."""
+    count = torch.Size(shape).numel()
+    values = [(round(random.gauss(0, 8)) or 1) / 4 for _ in range(count)]
+    return torch.tensor(values, dtype=torch.float32).reshape(shape)
