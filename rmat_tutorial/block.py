@@ -75,6 +75,7 @@ class HybridBlock(nn.Module):
         require_float_tensor("x", x, ("B", "L", "d"), {"d": self.config.d_model})
         if not 1 <= x.shape[1] <= self.config.segment_len:
             raise ValueError(f"x must have 1 to segment_len = {self.config.segment_len} positions, got {x.shape[1]}")
+        require_like("x", x, "the block's weights", self.mix)
         if self.memory is None:
             if memory is not None:
                 raise ValueError(f"memory must be None when paths is {self.config.paths}, which lacks 'memory'")

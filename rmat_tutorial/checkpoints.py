@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .folders import data
 
-FORMAT = "rmat_tutorial 1"
+HEADER = "rmat_tutorial"
 
 
 class CheckpointError(ValueError):
@@ -61,7 +61,8 @@ def write_checkpoint(
         CheckpointError: the file cannot be written.
     """
     path = Path(path)
-    metadata = {"format": FORMAT, "config": json.dumps(config), "extra": json.dumps(extra)}
+    # One entry: safetensors writes several in no fixed order, and equal models should give equal files.
+    metadata = {HEADER: json.dumps({"config": config, "extra": extra})}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     temporary = None
     try:
@@ -88,17 +89,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if HEADER not in metadata:
                 raise CheckpointError(
-                    f"{path} is a safetensors file, but not a checkpoint of this package "
-                    f"(format {metadata.get('format')!r}, expected {FORMAT!r})"
+                    f"{path} is a safetensors file, but not a checkpoint of this package: its header has no {HEADER!r}"
                 )
+            header = json.loads(metadata[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Checkpoint(tensors, json.loads(metadata["config"]), json.loads(metadata["extra"]))
+        return Checkpoint(tensors, header["config"], header["extra"])
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is no readable checkpoint (truncated, or of another kind): {reason}") from error
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} has a damaged header: {error}") from error
 
 

@@ -78,7 +78,9 @@ class GatedFIFOMemory(nn.Module):
         self.read_norm = nn.LayerNorm(d_model)
         self.write_norm = nn.LayerNorm(d_model)
         if pool == "attention":
-            self.queries = nn.Parameter(torch.randn(write_slots, d_model) / math.sqrt(d_model))
+            # Scores with a spread of 3 pick a few positions each. With an even pooling the w slots would begin as
+            # one and the same vector, and training would be slow to part them.
+            self.queries = nn.Parameter(3 * torch.randn(write_slots, d_model))
         self.to_gate = nn.Linear(2 * d_model, d_model)
         self.to_candidate = nn.Linear(2 * d_model, d_model)
         nn.init.constant_(self.to_gate.bias, gate_bias)
@@ -103,6 +105,7 @@ class GatedFIFOMemory(nn.Module):
         """
         require_float_tensor("memory", memory, ("B", "m", "d"), {"m": self.memory_slots, "d": self.d_model})
         require_float_tensor("hidden", hidden, ("B", "L", "d"), {"B": memory.shape[0], "d": self.d_model})
+        require_like("memory", memory, "the module's weights", self.slots)
         require_like("hidden", hidden, "memory", memory)
         if hidden.shape[1] == 0:
             raise ValueError(f"hidden is an empty segment of shape {tuple(hidden.shape)}; give at least one position")

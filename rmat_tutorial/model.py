@@ -218,7 +218,14 @@ class RMAT(nn.Module):
                 f"{path} does not match its configuration: tensor {name!r} should have shape "
                 f"{expected.get(name, 'none')}, the file has {found.get(name, 'none')}"
             )
-        model.to(checkpoint.tensors["embed.weight"].dtype).load_state_dict(checkpoint.tensors)
+        dtype = checkpoint.tensors["embed.weight"].dtype
+        for name, tensor in checkpoint.tensors.items():
+            if tensor.dtype != dtype or not dtype.is_floating_point:
+                raise CheckpointError(
+                    f"{path} is damaged: its tensors must share one floating-point dtype, "
+                    f"embed.weight is {dtype}, {name} is {tensor.dtype}"
+                )
+        model.to(dtype).load_state_dict(checkpoint.tensors)
         return model.to(device).eval()
 
     def _check_tokens(self, name: str, tokens: Tensor) -> None:
@@ -262,5 +269,6 @@ class RMAT(nn.Module):
                     f"state is {tensor.dtype} on {tensor.device}, the model {weight.dtype} on {weight.device}; "
                     "convert it with state.to(...)"
                 )
-        if any(torch.isnan(bank).any() for bank in state.memory):
-            raise ValueError("state contains NaN in its memory; start again from init_state")
+        cached = [tensor for layer in state.cache for tensor in layer] if state.position else []
+        if any(torch.isnan(tensor).any() for tensor in (*state.memory, *cached)):
+            raise ValueError("state contains NaN; start again from init_state")

@@ -43,7 +43,8 @@ def sample(logits: Tensor, temperature: float, top_k: int | None, generator: tor
     """
     if temperature == 0 or top_k == 1:
         return logits.argmax(dim=-1, keepdim=True)
-    # Less the maximum first: a tiny temperature would otherwise overflow to inf - inf.
+    # Less the maximum first: a tiny temperature would otherwise overflow to inf - inf, and a tinier one divide by 0.
+    temperature = max(temperature, torch.finfo(logits.dtype).tiny)
     scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     if top_k is None:
         return torch.multinomial(scaled.softmax(dim=-1), 1, generator=generator)

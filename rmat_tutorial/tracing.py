@@ -103,20 +103,22 @@ class _Recorder:
 
     def __init__(self, trace: Trace, model: RMAT, layer: int) -> None:
         self.trace, self.config, self.layer = trace, model.config, layer
-        self.unfinished: SegmentTrace | None = None
+        self.segment: SegmentTrace | None = None
+        self.read_to: tuple[int, int] | None = None  # rows, and positions of the segment read so far
         self.segments_begun = 0
 
     @torch.no_grad()
     def attended(
         self, q: Tensor, k: Tensor, q_mem: Tensor | None, k_mem: Tensor | None, weights: Tensor, bank: Tensor | None
     ) -> None:
-        seen = k.shape[-2]
-        if self.unfinished is None or seen == q.shape[-2]:
+        rows, seen = q.shape[0], k.shape[-2]
+        if (rows, seen - q.shape[-2]) != self.read_to:
             if self.segments_begun == len(self.trace.segments):
                 self.trace.segments.append(SegmentTrace([LayerTrace() for _ in range(self.config.n_layers)]))
-            self.unfinished = self.trace.segments[self.segments_begun]
+            self.segment = self.trace.segments[self.segments_begun]
             self.segments_begun += 1
-        layer = self.unfinished.layers[self.layer]
+        self.read_to = (rows, seen)
+        layer = self.segment.layers[self.layer]
         paths = self.config.paths
         layer.mix = dict(zip(paths, weights.tolist(), strict=True))
         layer.bank = None if bank is None else bank.detach().clone()
@@ -126,12 +128,9 @@ class _Recorder:
             layer.chunk = _joined(layer.chunk, chunked_weights(q, k, self.config.chunk_size))
         if "memory" in paths:
             layer.memory = _joined(layer.memory, memory_weights(q_mem, k_mem))
-        if seen == self.config.segment_len and "memory" not in paths:
-            self.unfinished = None
 
     def written(self, write: MemoryWrite) -> None:
-        self.unfinished.layers[self.layer].write = MemoryWrite(*(tensor.detach().clone() for tensor in write))
-        self.unfinished = None
+        self.segment.layers[self.layer].write = MemoryWrite(*(tensor.detach().clone() for tensor in write))
 
 
 def _joined(earlier: Tensor | None, rows: Tensor) -> Tensor:

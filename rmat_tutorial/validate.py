@@ -69,3 +69,11 @@ def require_like(name: str, value: Tensor, other_name: str, other: Tensor) -> No
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {value.dtype}")
     if value.device != other.device:
         raise ValueError(f"{name} must be on the device of {other_name}, {other.device}, got {value.device}")
+
+
+def require_text(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a ``str`` with something in it to read."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {value!r} ({type(value).__name__})")
+    if not value.strip():
+        raise ValueError(f"{name} must say something, got {value!r}")
