@@ -25,8 +25,8 @@ EXPECTED_SKIPS = ("needs a CUDA device",)
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of a Chromium or Chrome. Without one the test is skipped, or fails with RMAT_REQUIRE_BROWSER=1."""
-    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    """$RMAT_CHROMIUM or an installed Chromium or Chrome; with none a skip, a failure with RMAT_REQUIRE_BROWSER=1."""
+    found = os.environ.get("RMAT_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if found is None:
         missing = f"no browser: none of {', '.join(CHROMIUMS)} is installed"
         if os.environ.get("RMAT_REQUIRE_BROWSER") == "1":
