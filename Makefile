@@ -60,6 +60,12 @@ ifneq ($(TORCH_INDEX),)
 endif
 	$(PIP) install $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') -r requirements.txt -e .
 	@printf '%s' '$(TORCH_INDEX)' > $(VENV)/torch-index
+# JupyterLab's front end asks to show its news whatever the flags above say.
+	@mkdir -p $(VENV)/etc/jupyter/labconfig
+	@echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' \
+	    > $(VENV)/etc/jupyter/labconfig/page_config.json
+# The first import lists the machine's fonts and says so; a notebook should not.
+	$(PY) -c 'import matplotlib.pyplot'
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME)
