@@ -1,0 +1,294 @@
+"""The command line: ``python -m rmat_tutorial train | evaluate | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from . import folders
+from .checkpoints import read_info
+from .config import CARRIES, GATES, PATHS, RMATConfig
+from .corpora import file_corpus, installed_corpus
+from .evaluation import Evaluation, evaluate
+from .model import RMAT
+from .tasks import RecallTask, Source
+from .training import RunFolder, TrainingStopped, TrainSettings, train
+
+PROGRAM = "python -m rmat_tutorial"
+SCORE_SEED = 1
+SCORES = ((1, 512), (64, 64))  # length, in longest streams of training, and number of the streams that are scored
+MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "memory_slots", "write_slots")
+TASK_FIELDS = ("keys", "values", "facts", "noise_tokens", "fact_span")
+SETTINGS_FIELDS = ("steps", "batch_size", "lr", "max_segments", "gate_penalty", "seed")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``train`` does when no option says otherwise: how the shipped checkpoint of that name was made."""
+
+    config: RMATConfig
+    settings: TrainSettings
+
+
+RECIPES = {
+    "recall": Recipe(RMATConfig(write_slots=8, gate="hard"), TrainSettings()),
+    "text": Recipe(
+        RMATConfig(d_model=96, segment_len=64, chunk_size=16, gate="hard"),
+        TrainSettings(steps=3000, batch_size=16, max_segments=8, grow_below=None, gate_penalty=0.0, warmup=200),
+    ),
+}
+
+
+class UsageError(ValueError):
+    """A command line that asks for something impossible; the message is one line for people."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which takes no option for another that begins alike."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 2 for a user's error, 130 when stopped."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.run(options, arguments)
+    except TrainingStopped as stop:
+        again = [word for word in arguments if word != "--resume"]
+        print(f"{stop}\nresume with: {command_line([*again, '--resume'])}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    except (ValueError, TypeError, NotImplementedError, OSError) as error:
+        print(f"{PROGRAM} {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog=PROGRAM, description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_train(commands.add_parser("train", help="train a model, with checkpoints and exact resumption"))
+    _add_evaluate(commands.add_parser("evaluate", help="score a model on streams of any length"))
+    doctor = commands.add_parser("doctor", help="check that this machine is ready for the course")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(run=run_doctor)
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", choices=sorted(RECIPES))
+    parser.add_argument("--file", type=Path, help="text: train on the bytes of this file")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK in the course's own folder)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
+    _add_machine(parser)
+    parser.add_argument("--seed", type=int, help="of weights, batches and dropout")
+    training = parser.add_argument_group("training (default: as the shipped checkpoint)")
+    training.add_argument("--steps", type=int)
+    training.add_argument("--batch-size", type=int)
+    training.add_argument("--lr", type=float, help="highest learning rate")
+    training.add_argument("--max-segments", type=int, help="longest streams, in segments")
+    training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")
+    model = parser.add_argument_group("model (default: as the shipped checkpoint)")
+    for name in MODEL_FIELDS:
+        model.add_argument(f"--{name.replace('_', '-')}", type=int)
+    model.add_argument("--paths", help=f"some of {','.join(PATHS)}, with commas between")
+    model.add_argument("--gate", choices=GATES)
+    model.add_argument("--carry", choices=CARRIES)
+    task = parser.add_argument_group("recall: the task")
+    for name in ("keys", "values", "facts", "noise_tokens"):
+        task.add_argument(f"--{name.replace('_', '-')}", type=int)
+    task.add_argument("--fact-span", type=float, nargs=2, metavar=("START", "STOP"),
+                      help="the part of the stream in which facts lie, as fractions, such as 0 0.5")
+    parser.set_defaults(run=run_train)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="NAME_OR_PATH", help="a shipped model, a checkpoint file, or a run's folder")
+    parser.add_argument("--file", type=Path, help="text: score on this file; its test part, if trained on it")
+    parser.add_argument("--tokens", type=int, default=4096, help="length of each stream (default: %(default)s)")
+    parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    _add_machine(parser)
+    parser.set_defaults(run=run_evaluate)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; results are exact for one number of them")
+
+
+# train
+
+
+def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
+    device = prepare_machine(options)
+    source = training_source(options)
+    recipe = RECIPES[options.task]
+    config = replace(recipe.config, vocab_size=source.vocab_size, **given(options, (*MODEL_FIELDS, "gate", "carry")))
+    if options.paths is not None:
+        config = replace(config, paths=tuple(options.paths.split(",")))
+    settings = replace(recipe.settings, **given(options, SETTINGS_FIELDS))
+    folder = RunFolder(options.out or folders.home() / "runs" / options.task)
+    held_out = source if options.task == "recall" else text_source(options.file, "test")
+
+    model = train(config, source, settings, folder.path, resume=options.resume, device=device,
+                  checkpoint_every=options.checkpoint_every)
+    scores = []
+    for times, sequences in SCORES:
+        tokens = times * settings.max_segments * config.segment_len
+        if options.task == "text":
+            tokens = min(tokens, len(held_out) - 1)
+        scores.append(evaluate(model, held_out, tokens, sequences, SCORE_SEED))
+        print(describe_score(scores[-1]))
+    report = run_report(arguments, settings.seed, device, folder, scores, options.file)
+    folders.write_whole(folder.report, (json.dumps(report, indent=2) + "\n").encode())
+    print(f"saved {folder.model} and {folder.report.name}")
+    return 0
+
+
+def training_source(options: argparse.Namespace) -> Source:
+    """The task or the text that the options ask for."""
+    if options.task == "recall":
+        if options.file is not None:
+            raise UsageError("--file is for train text; recall makes its own streams")
+        return RecallTask(**given(options, TASK_FIELDS))
+    if foreign := given(options, TASK_FIELDS):
+        raise UsageError(f"--{next(iter(foreign)).replace('_', '-')} is for train recall")
+    return text_source(options.file, "train")
+
+
+def text_source(file: Path | None, split: str) -> Source:
+    return installed_corpus(split) if file is None else file_corpus(file, split)
+
+
+def given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The options among ``names`` that were given."""
+    found = {name: getattr(options, name) for name in names}
+    return {name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.items() if value is not None}
+
+
+def run_report(
+    arguments: list[str], seed: int, device: torch.device, folder: RunFolder, scores: list[Evaluation],
+    file: Path | None,
+) -> dict[str, Any]:
+    """How a checkpoint was made and what it scores, for ``run.json``."""
+    return {
+        "command": command_line([word for word in arguments if word != "--resume"]),
+        "seed": seed,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")},
+        "training_seconds": round(folder.seconds(), 1),
+        "scores": [{**score.to_dict(), "command": evaluate_command(folder, score, file)} for score in scores],
+    }
+
+
+def command_line(words: Sequence[object]) -> str:
+    return f"{PROGRAM} {shlex.join(map(str, words))}"
+
+
+def evaluate_command(folder: RunFolder, score: Evaluation, file: Path | None) -> str:
+    """The command that gives this score again."""
+    on_file = [] if file is None else ["--file", file]
+    return command_line(["evaluate", folder.path, *on_file, "--tokens", score.tokens, "--sequences", score.sequences,
+                         "--seed", score.seed, "--json"])
+
+
+def device_name(device: torch.device) -> str:
+    """What the machine calls its processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+# evaluate
+
+
+def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
+    device = prepare_machine(options)
+    path = RunFolder(Path(options.model)).model if Path(options.model).is_dir() else options.model
+    source = evaluation_source(read_info(path)["extra"].get("task"), options)
+    score = evaluate(RMAT.from_checkpoint(path, device), source, options.tokens, options.sequences, options.seed)
+    print(describe_score(score))
+    for part in score.by_distance:
+        print(f"  fact {part['above']} to {part['to']} tokens back: {part['accuracy']:.4f} of {part['answers']}")
+    if options.json:
+        print(json.dumps({**score.to_dict(), "model": options.model, "device": device_name(device)}))
+    return 0
+
+
+def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Namespace) -> Source:
+    """What to score a checkpoint on: its task, or text that it was not trained on."""
+    match trained_on:
+        case {"kind": "recall", **task}:
+            if options.file is not None:
+                raise UsageError(f"--file is for text models; {options.model} was trained on recall")
+            return RecallTask(**task)
+        case {"kind": "text", "fingerprint": fingerprint}:
+            if options.file is None:
+                return installed_corpus("test")
+            corpus = file_corpus(options.file)
+            return file_corpus(options.file, "test") if corpus.fingerprint == fingerprint else corpus
+    raise UsageError(f"{options.model} does not say what it was trained on; evaluate a model that train has saved")
+
+
+def describe_score(score: Evaluation) -> str:
+    on = "recall" if score.source["kind"] == "recall" else f"{score.source['name']}, {score.source['split']} split"
+    name = score.metric.replace("_", " ")
+    return (f"{on}: {name} {score.value:.4f} over {score.positions} positions "
+            f"({score.sequences} streams of {score.tokens} tokens, seed {score.seed})")
+
+
+# doctor
+
+
+def run_doctor(options: argparse.Namespace, arguments: list[str]) -> int:
+    from . import doctor  # it must run where the rest of the package cannot be imported
+
+    return doctor.main(options.json)
+
+
+def prepare_machine(options: argparse.Namespace) -> torch.device:
+    """The device that the options name, after a check that it is there; sets the number of threads."""
+    if options.threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {options.threads}")
+    torch.set_num_threads(options.threads)
+    try:
+        device = torch.device(options.device)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device {options.device!r}; use cpu, cuda, cuda:1 or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {options.device} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} "
+            "CUDA devices; use --device cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device mps is not there; use --device cpu")
+    return device

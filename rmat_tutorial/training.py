@@ -1,0 +1,403 @@
+"""A plain trainer: AdamW, warm-up and cosine, clipping, a curriculum over segments, exact resumption.
+
+Every random choice of a step follows from (seed, step) alone. So a run that was killed and resumed takes the same
+steps as one that was not, and on a CPU with one thread ends with the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from .config import RMATConfig
+from .evaluation import Score
+from .folders import write_whole
+from .model import RMAT
+from .tasks import IGNORED, Source
+from .tracing import collect_gates
+from .validate import require_int, require_number
+
+FRESH = 3.0  # nats
+DIGEST_BYTES = 32
+BAR_HIDES = ("step", "lr", "seconds")
+SMOOTHING = 0.95  # of the running mean: it looks back about twenty steps
+
+
+class TrainingError(ValueError):
+    """A run that cannot begin, go on, or be resumed; the message is one line for people."""
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """The run was asked to stop, has finished its step and saved; ``resume=True`` goes on from there."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides the outcome of a run, besides model and source.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: streams per step.
+        lr: highest learning rate; it rises linearly for ``warmup`` steps and falls to 0 along a cosine.
+        weight_decay: AdamW's, on the matrices of linear maps only.
+        clip: the gradient's norm is cut to this.
+        max_segments: a stream has at most so many segments.
+        grow_below: with a loss threshold, streams have 1 to n segments, drawn anew each step so that short ones are
+            not forgotten, and n doubles from 1 to ``max_segments`` whenever the running mean of the loss is below
+            the threshold. ``None``: every stream has ``max_segments`` segments from the start.
+        gate_penalty: weight of the mean write gate in the loss, from step ``gate_penalty_from`` on.
+        seed: of weights, batches and dropout.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    lr: float = 2e-3
+    warmup: int = 50
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    max_segments: int = 16
+    grow_below: float | None = 0.3
+    gate_penalty: float = 1.0
+    gate_penalty_from: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "max_segments"):
+            require_int(name, getattr(self, name), 1)
+        for name in ("warmup", "gate_penalty_from", "seed"):
+            require_int(name, getattr(self, name), 0)
+        for name in ("lr", "clip"):
+            require_number(name, getattr(self, name), 0.0, above=True)
+        for name in ("weight_decay", "gate_penalty"):
+            require_number(name, getattr(self, name), 0.0)
+        if self.grow_below is not None:
+            require_number("grow_below", self.grow_below, 0.0, above=True)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of ``step``, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Curriculum(NamedTuple):
+    """How long streams may be by now, and the running mean of the loss since they grew to that.
+
+    The mean begins at ``FRESH`` nats, above a guess, so that a few low losses are not yet a reason to grow.
+    """
+
+    segments: int
+    loss: float = FRESH
+
+    @classmethod
+    def begin(cls, settings: TrainSettings) -> Curriculum:
+        return cls(settings.max_segments if settings.grow_below is None else 1)
+
+    def draw(self, settings: TrainSettings, generator: torch.Generator) -> int:
+        """Segments of this step's streams."""
+        if settings.grow_below is None:
+            return self.segments
+        return int(torch.randint(1, self.segments + 1, (), generator=generator))
+
+    def after(self, loss: float, settings: TrainSettings) -> Curriculum:
+        """The curriculum of the next step."""
+        mean = SMOOTHING * self.loss + (1 - SMOOTHING) * loss
+        if settings.grow_below is not None and mean < settings.grow_below and self.segments < settings.max_segments:
+            return Curriculum(min(2 * self.segments, settings.max_segments))
+        return Curriculum(self.segments, mean)
+
+
+class Trainer:
+    """A model in training: everything that a step changes, and the step."""
+
+    def __init__(
+        self, config: RMATConfig, source: Source, settings: TrainSettings, device: torch.device | str = "cpu"
+    ) -> None:
+        if source.vocab_size != config.vocab_size:
+            raise TrainingError(f"vocab_size must be {source.vocab_size}, the source's, got {config.vocab_size}")
+        self.source, self.settings, self.device = source, settings, torch.device(device)
+        torch.manual_seed(settings.seed)
+        self.model = RMAT(config).to(self.device)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, settings.weight_decay), lr=settings.lr)
+        self.curriculum = Curriculum.begin(settings)
+        self.step = 0
+        for segments in (self.curriculum.segments, settings.max_segments):
+            # A stream that the source cannot make is found now and not when the curriculum gets there.
+            source.stream(1, segments * config.segment_len, 1, torch.Generator())
+
+    def advance(self) -> dict[str, Any]:
+        """Take one step; returns its line of metrics.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite. The weights are as before the step.
+        """
+        began = time.perf_counter()
+        settings = self.settings
+        generator = step_generator(settings.seed, self.step)
+        segments = self.curriculum.draw(settings, generator)
+        tokens, targets = self.source.batch(
+            settings.batch_size, segments * self.model.config.segment_len, generator
+        )
+        score, loss, gate = self._loss(tokens.to(self.device), targets.to(self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        if not (math.isfinite(score.loss) and torch.isfinite(norm)):
+            raise TrainingError(
+                f"step {self.step + 1}: the loss is {score.mean_loss:.4g} and its gradient's norm {norm:.4g}; "
+                "a lower lr or clip may help"
+            )
+        lr = settings.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.step += 1
+        metrics = {"step": self.step, "loss": score.mean_loss, self.source.metric: score.value(self.source.metric),
+                   "segments": segments, "max_segments": self.curriculum.segments, "gate": gate, "lr": lr,
+                   "seconds": round(time.perf_counter() - began, 4)}
+        self.curriculum = self.curriculum.after(score.mean_loss, settings)
+        return metrics
+
+    def _loss(self, tokens: Tensor, targets: Tensor) -> tuple[Score, Tensor, float | None]:
+        """Score, loss to minimise, and mean write gate (``None`` without memory) of a batch."""
+        self.model.train()
+        with collect_gates(self.model) as gates:
+            logits = self.model(tokens).logits
+        scored = targets != IGNORED
+        score = Score()
+        score.add(logits.detach()[scored], targets[scored])
+        loss = cross_entropy(logits[scored], targets[scored])
+        if not gates:
+            return score, loss, None
+        gate = torch.stack(gates).mean()
+        if self.step >= self.settings.gate_penalty_from:
+            loss = loss + self.settings.gate_penalty * gate
+        return score, loss, gate.item()
+
+    def state(self) -> dict[str, Any]:
+        """All that ``restore`` needs."""
+        return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "curriculum": tuple(self.curriculum)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to, or on from, what ``state`` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curriculum = Curriculum(*state["curriculum"])
+        self.step = state["step"]
+
+
+def parameter_groups(model: RMAT, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups: weight decay on the matrices of linear maps, none on biases, norms, λ, slots and embeddings."""
+    linear = {id(layer.weight) for layer in model.modules() if isinstance(layer, torch.nn.Linear)}
+    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for parameter in model.parameters():
+        groups[id(parameter) not in linear].append(parameter)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The randomness of one step, a function of (seed, step); dropout's global generator is set along with it."""
+    batch_seed, dropout_seed = np.random.SeedSequence([seed, step]).generate_state(2).tolist()
+    torch.manual_seed(dropout_seed)
+    return torch.Generator().manual_seed(batch_seed)
+
+
+# A run: a trainer and its folder.
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "run.json"
+
+    def holds_a_run(self) -> bool:
+        return any(file.exists() for file in (self.state, self.metrics, self.model, self.report))
+
+    def save(self, trainer: Trainer, identity: dict[str, Any]) -> None:
+        """Write the training state behind its SHA-256, whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save({"identity": identity, **trainer.state()}, buffer)
+        content = buffer.getvalue()
+        write_whole(self.state, sha256(content).digest() + content)
+
+    def read(self) -> dict[str, Any]:
+        """What ``save`` wrote.
+
+        Raises:
+            TrainingError: there is nothing, or it is damaged.
+        """
+        if not self.state.is_file():
+            raise TrainingError(f"nothing to resume: there is no {self.state}; start without resume")
+        content = self.state.read_bytes()
+        digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if sha256(content).digest() != digest:
+            raise TrainingError(f"{self.state} is damaged and cannot be resumed; start again in another folder")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+    def resume(self, trainer: Trainer, identity: dict[str, Any]) -> None:
+        """Set ``trainer`` to where this run stopped.
+
+        Raises:
+            TrainingError: there is no run, it is damaged, or it has other settings.
+        """
+        state = self.read()
+        if difference := first_difference(state["identity"], identity):
+            raise TrainingError(
+                f"{self.path} holds a run with other settings: {difference}; "
+                "resume it with those it was begun with, or start another folder"
+            )
+        trainer.restore(state)
+
+    def seconds(self) -> float:
+        """Time spent on the steps in the metrics file, over all resumptions."""
+        return sum(json.loads(line)["seconds"] for line in self.metrics.read_text().splitlines())
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the lines of steps after ``step``, and a last line that a kill cut short."""
+        kept = []
+        if self.metrics.exists():
+            for line in self.metrics.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] > step:
+                        break
+                except (ValueError, KeyError, TypeError):
+                    break
+                kept.append(line + "\n")
+        write_whole(self.metrics, "".join(kept).encode())
+
+
+def first_difference(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
+    """The first entry in which two nested dictionaries differ, in words; empty when they do not."""
+    for name in sorted({*saved, *wanted}):
+        was, now = saved.get(name), wanted.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            if inner := first_difference(was, now, f"{prefix}{name}."):
+                return inner
+        elif was != now:
+            return f"{prefix}{name} was {was!r}, is {now!r}"
+    return ""
+
+
+def train(
+    config: RMATConfig,
+    source: Source,
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    checkpoint_every: int = 50,
+    progress: bool = True,
+) -> RMAT:
+    """Train a model in the folder ``out``: ``state.pt``, ``metrics.jsonl``, and at the end ``model.safetensors``.
+
+    Args:
+        resume: go on with the run that ``out`` holds. Without it, ``out`` must not hold one.
+        checkpoint_every: steps between two writes of the training state. A run is also saved when it is stopped.
+        progress: show a progress bar.
+
+    Raises:
+        TrainingError: ``out`` holds a run already, or none to resume, or the loss is no longer finite.
+        TrainingStopped: after Ctrl-C or SIGTERM, when the state is saved.
+    """
+    require_int("checkpoint_every", checkpoint_every, 1)
+    folder = RunFolder(Path(out))
+    # Through json, so that what is compared is what a file gives back: lists, not tuples.
+    identity = json.loads(json.dumps(
+        {"config": config.to_dict(), "source": source.describe(), "settings": asdict(settings)}
+    ))
+    trainer = Trainer(config, source, settings, device)
+    if resume:
+        folder.resume(trainer, identity)
+    elif folder.holds_a_run():
+        raise TrainingError(f"{folder.path} holds a run already; resume it, or give another folder")
+    else:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.save(trainer, identity)
+    folder.cut_metrics(trainer.step)
+    _run(trainer, folder, identity, checkpoint_every, progress)
+    trainer.model.eval().save(folder.model, extra={"task": source.describe()})
+    return trainer.model
+
+
+def _run(
+    trainer: Trainer, folder: RunFolder, identity: dict[str, Any], checkpoint_every: int, progress: bool
+) -> None:
+    """Take the steps that are left; save every so often, at the end, and when asked to stop."""
+    steps = trainer.settings.steps
+    bar = tqdm(total=steps, initial=trainer.step, desc="training", unit="step", disable=not progress)
+    with bar, open(folder.metrics, "a", buffering=1) as metrics_file, _stop_requests() as stop:
+        while trainer.step < steps:
+            try:
+                metrics = trainer.advance()
+            except TrainingError as error:
+                raise TrainingError(f"{error}; the state of the last save is in {folder.state}") from None
+            metrics_file.write(json.dumps(metrics) + "\n")
+            bar.set_postfix({name: f"{value:.3g}" for name, value in metrics.items() if name not in BAR_HIDES
+                             and value is not None}, refresh=False)
+            bar.update()
+            if stop.is_set() or trainer.step % checkpoint_every == 0 or trainer.step == steps:
+                folder.save(trainer, identity)
+            if stop.is_set() and trainer.step < steps:
+                raise TrainingStopped(f"stopped after step {trainer.step} of {steps}, saved in {folder.path}")
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is never left half done; a second one ends at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may handle signals
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def restore() -> None:
+        for number in watched:
+            signal.signal(number, before[number])
+
+    def request(number: int, frame: object) -> None:
+        event.set()
+        restore()
+
+    for number in watched:
+        signal.signal(number, request)
+    try:
+        yield event
+    finally:
+        restore()

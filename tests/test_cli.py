@@ -1,0 +1,226 @@
+"""The command line, end to end: train, stop, resume, evaluate, and an error of one line for whatever is wrong."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from strategies import assert_one_line
+
+from rmat_tutorial import RMAT, RMATConfig, cli, folders
+from rmat_tutorial.cli import main
+from rmat_tutorial.tasks import RecallTask
+from rmat_tutorial.training import RunFolder
+
+TINY = ["--d-model", "8", "--n-heads", "2", "--segment-len", "8", "--chunk-size", "4", "--memory-slots", "4",
+        "--write-slots", "2", "--max-segments", "2", "--batch-size", "2", "--steps", "4"]
+RECALL = ["train", "recall", *TINY, "--keys", "2", "--values", "2", "--facts", "1", "--noise-tokens", "2"]
+
+
+@pytest.fixture(autouse=True)
+def short_scores(monkeypatch):
+    monkeypatch.setattr(cli, "SCORES", ((1, 2), (64, 2)))
+
+
+@pytest.fixture
+def text_file(tmp_path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"a line of notes, and another one.\n" * 200)
+    return path
+
+
+def call(capsys, *arguments) -> tuple[int, str, str]:
+    capsys.readouterr()
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as exit_:  # argparse
+        status = exit_.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def last_line(text: str) -> dict:
+    return json.loads(text.rstrip("\n").splitlines()[-1])
+
+
+def test_recall_from_training_to_score(capsys, tmp_path):
+    out = tmp_path / "run"
+    status, printed, _ = call(capsys, *RECALL, "--seed", 3, "--out", out)
+    assert status == 0
+    assert f"saved {out / 'model.safetensors'}" in printed
+    assert sorted(file.name for file in out.iterdir()) == [
+        "metrics.jsonl", "model.safetensors", "run.json", "state.pt",
+    ]
+    assert RMAT.from_checkpoint(out / "model.safetensors").config.gate == "hard"
+    report = json.loads((out / "run.json").read_text())
+    assert shlex.split(report["command"]) == [*shlex.split(cli.PROGRAM), *RECALL, "--seed", "3", "--out", str(out)]
+    assert (report["seed"], report["threads"]) == (3, 1)
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["device"]
+    assert report["training_seconds"] > 0
+    assert [score["tokens"] for score in report["scores"]] == [16, 1024]
+
+    wanted = report["scores"][1]
+    command = shlex.split(wanted.pop("command"))[3:]
+    for name in (out, out / "model.safetensors"):
+        arguments = [name if word == str(out) else word for word in command]
+        status, printed, _ = call(capsys, *arguments)
+        assert status == 0
+        result = last_line(printed)
+        assert {key: result[key] for key in wanted} == wanted  # the score is reproduced, to the last digit
+        assert result["model"] == str(name)
+        assert result["source"] == {"kind": "recall", "keys": 2, "values": 2, "facts": 1, "noise_tokens": 2,
+                                    "fact_span": [0.0, 1.0]}
+
+
+def test_the_command_in_the_report_gives_the_same_weights(capsys, tmp_path):
+    out = tmp_path / "run"
+    call(capsys, *RECALL, "--out", out)
+    before = RMAT.from_checkpoint(out / "model.safetensors").state_dict()
+    command = shlex.split(json.loads((out / "run.json").read_text())["command"])
+    for file in out.iterdir():
+        file.unlink()
+    assert call(capsys, *command[3:])[0] == 0
+    after = RMAT.from_checkpoint(out / "model.safetensors").state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_text_of_a_file_is_scored_on_its_test_part_and_another_file_whole(capsys, tmp_path, text_file):
+    out = tmp_path / "run"
+    status, printed, _ = call(capsys, "train", "text", *TINY, "--file", text_file, "--out", out)
+    assert status == 0
+    assert "notes.txt, test split: bits per byte" in printed
+    scores = json.loads((out / "run.json").read_text())["scores"]
+    assert [score["tokens"] for score in scores] == [16, 339]  # no longer than the test part
+    other = tmp_path / "other.txt"
+    other.write_bytes(os.urandom(3000))
+    for file, split, length in ((text_file, "test", 340), (other, "all", 3000)):
+        status, printed, _ = call(capsys, "evaluate", out, "--file", file, "--tokens", 50, "--sequences", 3, "--json")
+        assert status == 0
+        result = last_line(printed)
+        assert (result["source"]["split"], result["source"]["bytes"]) == (split, length)
+        assert result["source"]["name"] == file.name
+        assert 0 < result["bits_per_byte"] < 12
+        assert str(tmp_path) not in json.dumps(result["source"])
+
+
+def test_the_default_folder_is_the_courses_own(capsys):
+    assert call(capsys, *RECALL)[0] == 0
+    assert (folders.home() / "runs" / "recall" / "model.safetensors").is_file()
+
+
+def test_options_reach_model_task_and_settings(capsys, tmp_path):
+    out = tmp_path / "run"
+    call(capsys, *RECALL, "--out", out, "--paths", "full,chunk", "--gate", "sigmoid", "--carry", "oldest",
+         "--fact-span", "0.25", "0.75", "--lr", "0.01", "--gate-penalty", "0.1")
+    identity = RunFolder(out).read()["identity"]
+    config, settings = identity["config"], identity["settings"]
+    assert (config["paths"], config["gate"], config["carry"]) == (["full", "chunk"], "sigmoid", "oldest")
+    assert (config["d_model"], config["n_heads"], config["segment_len"]) == (8, 2, 8)
+    assert (settings["lr"], settings["gate_penalty"], settings["steps"]) == (0.01, 0.1, 4)
+    assert identity["source"]["fact_span"] == [0.25, 0.75]
+
+
+def test_a_terminated_run_says_how_to_resume_and_does(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "rmat_tutorial", *RECALL, "--steps", "3000", "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+    deadline = time.monotonic() + 30
+    while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "stopped after step" in errors
+    assert f"resume with: {shlex.join(['python', *command[1:], '--resume'])}" in errors
+    assert "Traceback" not in errors
+    stopped = RunFolder(out).read()["step"]
+    assert 0 < stopped == len((out / "metrics.jsonl").read_text().splitlines())
+
+
+def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
+    out = tmp_path / "run"
+    call(capsys, *RECALL, "--out", out)
+    begun = json.loads((out / "run.json").read_text())
+    assert call(capsys, *RECALL, "--out", out, "--resume")[0] == 0
+    again = json.loads((out / "run.json").read_text())
+    assert again == begun
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["evaluate", "no-such-model"], ("no checkpoint 'no-such-model'",)),
+        (["evaluate", "{tmp}"], ("model.safetensors", "no checkpoint")),
+        (["evaluate", "{tmp}/untold.safetensors"], ("does not say what it was trained on",)),
+        (["evaluate", "{tmp}/notes.txt"], ("notes.txt", "readable checkpoint")),
+        (["evaluate", "{tmp}/recall.safetensors", "--file", "{tmp}/notes.txt"], ("--file is for text models",)),
+        (["evaluate", "{tmp}/recall.safetensors", "--tokens", "0"], ("tokens", "got 0")),
+        (["evaluate", "{tmp}/recall.safetensors", "--tokens", "3"], ("tokens = 3 is too short",)),
+        (["evaluate", "{tmp}/recall.safetensors", "--device", "gpu"], ("unknown device 'gpu'", "cuda")),
+        (["evaluate", "{tmp}/recall.safetensors", "--device", "meta"], ("unknown device 'meta'",)),
+        (["evaluate", "{tmp}/recall.safetensors", "--threads", "0"], ("--threads", "got 0")),
+        (["evaluate", "{tmp}/nan.safetensors", "--tokens", "64"], ("the loss is nan",)),
+        (["train", "recall", "--file", "{tmp}/notes.txt"], ("--file is for train text",)),
+        (["train", "text", "--facts", "3"], ("--facts is for train recall",)),
+        (["train", "text", "--file", "{tmp}/missing.txt"], ("there is no file", "missing.txt")),
+        (["train", "text", "--file", "{tmp}/empty.txt"], ("empty.txt is empty",)),
+        (["train", "text", "--file", "{tmp}"], ("is not a file",)),
+        (["train", "text", "--file", "{tmp}/notes.txt"], ("tokens = 512", "train split of notes.txt has 90")),
+        (["train", "recall", "--facts", "9"], ("facts must be at most keys = 8",)),
+        (["train", "recall", "--paths", "full,memories"], ("paths must be one of", "'memories'")),
+        (["train", "recall", "--n-heads", "5"], ("d_model must be divisible by n_heads (5)",)),
+        (["train", "recall", "--steps", "0"], ("steps", "got 0")),
+        (["train", "recall", "--lr", "nan"], ("lr", "nan")),
+        (["train", "recall", "--seed", "-1"], ("seed", "-1")),
+        (["train", "recall", "--checkpoint-every", "0"], ("checkpoint_every", "got 0")),
+        (["train", "recall", "--out", "{tmp}/new", "--resume"], ("nothing to resume", "state.pt")),
+        (["train", "recall", "--out", "{tmp}/notes.txt/run"], ("notes.txt",)),
+        (["train", "recall", "--out", "{tmp}/occupied"], ("holds a run already",)),
+        (["train", "nothing"], ("invalid choice", "'nothing'")),
+        (["train", "recall", "--steps", "many"], ("--steps", "'many'")),
+        (["train", "recall", "--gate", "soft"], ("--gate", "'soft'")),
+        (["frobnicate"], ("invalid choice", "'frobnicate'")),
+        ([], ("required", "command")),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_line(capsys, tmp_path, arguments, fragments):
+    (tmp_path / "notes.txt").write_bytes(b"ten bytes." * 10)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "model.safetensors").write_bytes(b"precious")
+    model = RMAT(RMATConfig(vocab_size=96, d_model=8, n_heads=2, n_layers=1))
+    model.save(tmp_path / "untold.safetensors")
+    model.save(tmp_path / "recall.safetensors", extra={"task": RecallTask().describe()})
+    model.head.weight.data.fill_(float("nan"))
+    model.save(tmp_path / "nan.safetensors", extra={"task": RecallTask().describe()})
+    status, printed, errors = call(capsys, *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert status == 2
+    assert printed == ""
+    assert_one_line(errors, "error: ", *fragments)
+    assert (tmp_path / "occupied" / "model.safetensors").read_bytes() == b"precious"
+
+
+def test_cuda_that_is_not_there_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    status, _, errors = call(capsys, *RECALL, "--out", tmp_path, "--device", "cuda:1")
+    assert status == 2
+    assert_one_line(errors, "device cuda:1 is not there", "sees 1 CUDA devices", "--device cpu")
+
+
+def test_doctor_hands_over_its_status_and_its_option(capsys, monkeypatch):
+    from rmat_tutorial import doctor
+
+    seen = []
+    monkeypatch.setattr(doctor, "main", lambda as_json: seen.append(as_json) or 1)
+    assert call(capsys, "doctor", "--json")[0] == 1
+    assert call(capsys, "doctor")[0] == 1
+    assert seen == [True, False]

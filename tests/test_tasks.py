@@ -1,0 +1,191 @@
+"""The recall task: every query has one fact that answers it, and a stream is the same however it is cut."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import assert_one_line
+
+from rmat_tutorial.tasks import IGNORED, RecallTask, key_name
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@st.composite
+def tasks(draw) -> RecallTask:
+    keys = draw(st.integers(1, 30))
+    start = draw(st.floats(0, 0.5))
+    return RecallTask(
+        keys=keys,
+        values=draw(st.integers(2, 9)),
+        facts=draw(st.integers(1, min(keys, 6))),
+        noise_tokens=draw(st.integers(1, 20)),
+        fact_span=(start, draw(st.floats(start + 0.4, 1))),
+    )
+
+
+@given(tasks(), st.integers(20, 60), st.integers(1, 5), st.integers(0, 1000))
+def test_every_query_is_answered_by_exactly_one_fact(task, tokens, rows, seed):
+    stream, targets = task.batch(rows, tokens, generator(seed))
+    assert stream.shape == targets.shape == (rows, tokens)
+    for row, wanted in zip(stream.tolist(), targets.tolist(), strict=True):
+        body, queries = row[: -task.facts], row[-task.facts:]
+        labels = [task.decode(token) for token in body]
+        facts = dict(label.split("=") for label in labels if label != "·")
+        assert sum(label != "·" for label in labels) == len(facts) == task.facts
+        assert sorted(task.decode(query) for query in queries) == sorted(f"{key}?" for key in facts)
+        answers = [task.decode(target) for target in wanted[-task.facts:]]
+        assert answers == [facts[task.decode(query).rstrip("?")] for query in queries]
+        assert wanted[: -task.facts] == [IGNORED] * len(body)
+
+
+@given(tasks(), st.integers(20, 60), st.integers(0, 1000))
+def test_answers_never_appear_in_the_input(task, tokens, seed):
+    stream, _ = task.batch(4, tokens, generator(seed))
+    assert int(stream.max()) < task.answer_token(0)
+    assert task.answer_token(task.values - 1) == task.vocab_size - 1
+
+
+@given(tasks(), st.integers(20, 60), st.integers(0, 1000))
+def test_facts_lie_within_their_span(task, tokens, seed):
+    stream, _ = task.batch(4, tokens, generator(seed))
+    _, columns = (task.fact_keys(stream) >= 0).nonzero(as_tuple=True)
+    start, stop = (bound * (tokens - task.facts) for bound in task.fact_span)
+    assert int(columns.min()) >= round(start)
+    assert int(columns.max()) < round(stop)
+
+
+@given(tasks(), st.integers(20, 60), st.integers(1, 70), st.integers(0, 1000))
+def test_a_stream_is_its_batch_for_every_piece_size(task, tokens, piece, seed):
+    whole = task.batch(3, tokens, generator(seed))
+    pieces = list(task.stream(3, tokens, piece, generator(seed)))
+    assert [part.shape[1] for part, _ in pieces[:-1]] == [piece] * (len(pieces) - 1)
+    for index in (0, 1):
+        assert torch.equal(torch.cat([part[index] for part in pieces], dim=1), whole[index])
+
+
+def test_a_seed_repeats_and_another_does_not():
+    task = RecallTask()
+    assert torch.equal(task.batch(4, 64, generator(7))[0], task.batch(4, 64, generator(7))[0])
+    assert not torch.equal(task.batch(4, 64, generator(7))[0], task.batch(4, 64, generator(8))[0])
+
+
+def test_places_keys_values_and_queries_are_evenly_spread():
+    # 20 000 facts over 40 places, 4 keys and 4 values: three standard deviations of the rarest are 3 % and less.
+    task = RecallTask(keys=4, values=4, facts=2, noise_tokens=3)
+    stream, targets = task.batch(10_000, 42, generator(0))
+    keys = task.fact_keys(stream)
+    places = (keys >= 0).float().sum(0)[:40] / 20_000
+    assert places.sub(1 / 40).abs().max() < 0.004
+    assert torch.bincount(keys[keys >= 0]).div(20_000).sub(1 / 4).abs().max() < 0.01
+    answers = targets[targets != IGNORED] - task.answer_token(0)
+    assert torch.bincount(answers).div(20_000).sub(task.chance).abs().max() < 0.01
+    # The first query asks for the earlier fact as often as for the later one.
+    first_asked = task.query_keys(stream)[:, -2:-1]
+    earlier = keys.gather(1, (keys >= 0).float().argmax(1, keepdim=True))
+    assert abs((first_asked == earlier).float().mean().item() - 0.5) < 0.02
+
+
+def test_the_oracle_is_right_and_a_guess_is_at_chance():
+    task = RecallTask()
+    stream, targets = task.batch(500, 64, generator(3))
+    places = torch.zeros(500, task.keys, dtype=torch.int64)
+    rows, columns = (task.fact_keys(stream) >= 0).nonzero(as_tuple=True)
+    stated = stream[rows, columns] - task.fact_token(0, 0)
+    places[rows, stated // task.values] = stated % task.values
+    asked = task.query_keys(stream)[:, -task.facts:]
+    answers = targets[:, -task.facts:] - task.answer_token(0)
+    assert torch.equal(places.gather(1, asked), answers)
+    guess = torch.randint(task.values, answers.shape, generator=generator(4))
+    assert abs((guess == answers).float().mean().item() - task.chance) < 0.03
+
+
+def test_a_long_stream_takes_no_more_memory_than_a_short_one():
+    # In a process of its own: the peak of this one may be higher than what is looked for.
+    code = """
+import resource, torch
+from rmat_tutorial.tasks import IGNORED, RecallTask
+def read(length):
+    pieces = RecallTask().stream(2, length, 4096, torch.Generator().manual_seed(0))
+    counts = [(tokens.shape[1], int((targets != IGNORED).sum())) for tokens, targets in pieces]
+    return [sum(count) for count in zip(*counts)]
+read(100_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+read_tokens, answers = read(4_000_000)
+print(read_tokens, answers, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    tokens, answers, growth = done.stdout.split()
+    assert (int(tokens), int(answers)) == (4_000_000, 8)
+    # Whole, the stream and its targets would take 128 MB, a third of what torch alone takes.
+    assert float(growth) < 0.05
+
+
+def test_the_vocabulary_has_a_label_for_every_token():
+    task = RecallTask(keys=3, values=2, facts=2, noise_tokens=2)
+    assert [task.decode(token) for token in range(task.vocab_size)] == [
+        "·", "·", "A=0", "A=1", "B=0", "B=1", "C=0", "C=1", "A?", "B?", "C?", "0", "1",
+    ]
+    assert task.decode(task.fact_token(1, 0)) == "B=0"
+    assert task.decode(task.query_token(2)) == "C?"
+    assert task.decode(task.answer_token(1)) == "1"
+    assert [key_name(key) for key in (0, 25, 26, 52)] == ["A", "Z", "A1", "A2"]
+
+
+def test_a_task_describes_itself_in_full():
+    task = RecallTask(keys=5, fact_span=(0.1, 0.6))
+    described = task.describe()
+    assert described.pop("kind") == "recall"
+    assert RecallTask(**described) == task
+
+
+@pytest.mark.parametrize(
+    ("fields", "fragments"),
+    [
+        ({"facts": 9}, ("facts", "at most keys = 8", "got 9")),
+        ({"keys": 0}, ("keys", "at least 1", "got 0")),
+        ({"values": 1}, ("values", "at least 2", "got 1")),
+        ({"facts": 0}, ("facts", "got 0")),
+        ({"noise_tokens": 0}, ("noise_tokens", "got 0")),
+        ({"keys": 4.0}, ("keys", "int", "4.0")),
+        ({"fact_span": (0.5, 0.5)}, ("fact_span", "(0.5, 0.5)")),
+        ({"fact_span": (0.0, 1.5)}, ("fact_span", "1.5")),
+        ({"fact_span": (-0.5, 1.0)}, ("fact_span", "-0.5")),
+        ({"fact_span": (float("nan"), 1.0)}, ("fact_span", "nan")),
+        ({"fact_span": 0.5}, ("fact_span", "two fractions", "0.5")),
+        ({"fact_span": ("a", "b")}, ("fact_span", "'a'")),
+    ],
+)
+def test_a_task_checks_itself(fields, fragments):
+    with pytest.raises((TypeError, ValueError)) as error:
+        RecallTask(**fields)
+    assert_one_line(str(error.value), *fragments)
+
+
+@pytest.mark.parametrize(
+    ("call", "fragments"),
+    [
+        (lambda task: task.batch(1, 7, generator(0)), ("tokens = 7", "too short", "4 facts")),
+        (lambda task: task.batch(0, 64, generator(0)), ("batch_size", "got 0")),
+        (lambda task: task.stream(1, 64, 0, generator(0)), ("piece", "got 0")),
+        (lambda task: task.fact_token(8, 0), ("key", "below 8", "got 8")),
+        (lambda task: task.query_token(-1), ("key", "got -1")),
+        (lambda task: task.answer_token(8), ("value", "below 8", "got 8")),
+        (lambda task: task.decode(task.vocab_size), ("token", "got 96")),
+    ],
+)
+def test_a_call_that_cannot_be_says_why(call, fragments):
+    with pytest.raises(ValueError, match=r".") as error:
+        call(RecallTask())
+    assert_one_line(str(error.value), *fragments)
+
+
+def test_the_shortest_stream_is_facts_then_queries():
+    task = RecallTask()
+    stream, _ = task.batch(3, 8, generator(0))
+    assert bool((task.fact_keys(stream)[:, :4] >= 0).all())
