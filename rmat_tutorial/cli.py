@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -141,11 +141,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
     source = training_source(options)
-    recipe = RECIPES[options.task]
-    config = replace(recipe.config, vocab_size=source.vocab_size, **given(options, (*MODEL_FIELDS, "gate", "carry")))
-    if options.paths is not None:
-        config = replace(config, paths=tuple(options.paths.split(",")))
-    settings = replace(recipe.settings, **given(options, SETTINGS_FIELDS))
+    config, settings = run_settings(options, source.vocab_size)
     folder = RunFolder(options.out or folders.home() / "runs" / options.task)
     held_out = source if options.task == "recall" else text_source(options.file, "test")
 
@@ -158,10 +154,19 @@ def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
             tokens = min(tokens, len(held_out) - 1)
         scores.append(evaluate(model, held_out, tokens, sequences, SCORE_SEED))
         print(describe_score(scores[-1]))
-    report = run_report(arguments, settings.seed, device, folder, scores, options.file)
+    report = run_report(arguments, settings, device, folder, scores, options.file)
     folders.write_whole(folder.report, (json.dumps(report, indent=2) + "\n").encode())
     print(f"saved {folder.model} and {folder.report.name}")
     return 0
+
+
+def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[RMATConfig, TrainSettings]:
+    """The recipe of the task with what the options change."""
+    recipe = RECIPES[options.task]
+    config = replace(recipe.config, vocab_size=vocab_size, **given(options, (*MODEL_FIELDS, "gate", "carry")))
+    if options.paths is not None:
+        config = replace(config, paths=tuple(options.paths.split(",")))
+    return config, replace(recipe.settings, **given(options, SETTINGS_FIELDS))
 
 
 def training_source(options: argparse.Namespace) -> Source:
@@ -187,13 +192,14 @@ def given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 
 def run_report(
-    arguments: list[str], seed: int, device: torch.device, folder: RunFolder, scores: list[Evaluation],
+    arguments: list[str], settings: TrainSettings, device: torch.device, folder: RunFolder, scores: list[Evaluation],
     file: Path | None,
 ) -> dict[str, Any]:
     """How a checkpoint was made and what it scores, for ``run.json``."""
     return {
         "command": command_line([word for word in arguments if word != "--resume"]),
-        "seed": seed,
+        "seed": settings.seed,
+        "settings": asdict(settings),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")},

@@ -73,7 +73,7 @@ class TrainSettings:
     clip: float = 1.0
     max_segments: int = 16
     grow_below: float | None = 0.3
-    gate_penalty: float = 1.0
+    gate_penalty: float = 3.0
     gate_penalty_from: int = 500
     seed: int = 0
 

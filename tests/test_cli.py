@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,34 @@ def test_what_a_user_can_get_wrong_is_one_line(capsys, tmp_path, arguments, frag
     assert printed == ""
     assert_one_line(errors, "error: ", *fragments)
     assert (tmp_path / "occupied" / "model.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["recall", "recall-no-memory", "text"])
+def test_a_shipped_checkpoint_is_what_its_json_says(capsys, name):
+    report = json.loads((folders.data() / f"{name}.json").read_text())
+    assert (folders.data() / f"{name}.safetensors").stat().st_size < 2_000_000
+    # The command of the json still means the same model and the same training.
+    options = cli.build_parser().parse_args(shlex.split(report["command"])[3:])
+    config = RMAT.from_checkpoint(name).config
+    wanted, settings = cli.run_settings(options, config.vocab_size)
+    assert wanted == config
+    assert asdict(settings) == report["settings"]
+    score = report["scores"][0]
+    status, printed, _ = call(capsys, *shlex.split(score["command"])[3:])
+    assert status == 0
+    result = last_line(printed)
+    # Other processors round differently: a few of a thousand answers may change.
+    metric, tolerance = ("bits_per_byte", 0.001) if name == "text" else ("accuracy", 0.005)
+    assert result[metric] == pytest.approx(score[metric], abs=tolerance)
+    assert (result["source"], result["positions"]) == (score["source"], score["positions"])
+
+
+def test_the_shipped_models_differ_in_what_they_remember():
+    long, short = (json.loads((folders.data() / f"{name}.json").read_text())["scores"][1]
+                   for name in ("recall", "recall-no-memory"))
+    assert (long["tokens"], short["tokens"]) == (32768, 32768)
+    assert long["accuracy"] >= 0.98
+    assert short["accuracy"] < 0.2  # a guess scores 0.125
 
 
 def test_cuda_that_is_not_there_is_named(capsys, tmp_path, monkeypatch):

@@ -8,17 +8,17 @@
 # - say what attention costs in time and in memory at any length, and check it with a stopwatch;
 # - say what a window saves, and what it can no longer see.
 #
-# **Time:** 55 minutes.
+# **Time:** 65 minutes, 23 of them for three exercises.
 #
-# **You need:** tensors and matrix products in PyTorch. No GPU.
+# **You need:** tensors, matrix products and gradients in PyTorch. No GPU.
 #
 # **The course asks** why a transformer forgets, and what it costs not to. This notebook answers the second half.
 # Not to forget costs time that grows with the square of the length, and a cache that grows with every token. So
 # models cut the past off, and what is cut off is forgotten.
 
 # %% [markdown] tags=["instructor"]
-# **Teaching plan.** 55 minutes alone, 75 with a room: 10 for the three tokens, 7 for √d_h, 12 for heads, 12 for the
-# mask, 8 for the map, 20 for the cost, the rest for questions.
+# **Teaching plan.** 65 minutes alone, 80 with a room: 10 for the three tokens, 10 for √d_h, 14 for heads, 16 for the
+# mask, 8 for the map, 20 for the cost, 2 for the recap. An exercise is in the time of its section.
 #
 # With half an hour, teach sections 1, 4 and 6 and leave the rest as reading. Section 6 is the one that the course
 # needs: from notebook 03 on, everything is an answer to it.
@@ -36,7 +36,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rmat_tutorial import RMAT, attention, block, chunked_attention, full_attention, record
 from rmat_tutorial.exercises import check
-from rmat_tutorial.pictures import AttentionMap, Cost, cost_lines, influence_maps
+from rmat_tutorial.pictures import AttentionMap, Cost, byte_label, cost_lines, influence_maps
 from rmat_tutorial.plots import PATH_COLOURS, attention_map, show, use_style
 from rmat_tutorial.predictions import predict, reveal
 from rmat_tutorial.widgets import Explorer
@@ -48,9 +48,9 @@ torch.set_printoptions(precision=4, sci_mode=False)
 # %% [markdown]
 # ## 1 Three tokens by hand
 #
-# To attend, a token needs three vectors: a **query** q, what it looks for; a **key** k, what it is found by; a
-# **value** v, what it hands over. A model computes them from the token. Here they are given, so that you can follow
-# with a pencil.
+# **Attention** lets each token gather from all tokens. For that a token has three vectors: a **query** q, what it looks
+# for; a **key** k, what it is found by; a **value** v, what it hands over. Each holds d_h numbers, here two. A model
+# computes them from the token. Here they are given, so that you can follow with a pencil.
 
 # %%
 tokens = ["the", "cat", "sat"]
@@ -103,16 +103,17 @@ for i, row in enumerate(weights.tolist()):
 show(fig, "Attention map of three tokens. 'the' looks most at 'sat', 'cat' equally at 'the' and 'cat'.")
 
 # %% [markdown]
-# The output of a token is the mean of all values with these weights. For "the" the first number is
-# 10 · 0.2840 + 10 · 0.5760 = 8.600: the values of "the" and "sat" hold a 10 there.
+# The output of a token is the mean of all values, weighted by its row. For "the" the first number is
+# 10 · 0.2840 + 10 · 0.5760 ≈ 8.60: the values of "the" and "sat" hold a 10 there.
 
 # %%
 out = weights @ v
 print(out)
-assert torch.allclose(out[0], torch.tensor([8.600, 7.160]), atol=1e-3)
+assert torch.allclose(out[0], torch.tensor([8.60, 7.16]), atol=1e-3)
 
 # %% [markdown]
-# PyTorch has all of this in one call. It wants a batch and a head axis in front: `(B, H, L, d_h)`.
+# PyTorch has all of this in one call. For L tokens it wants `(B, H, L, d_h)`: a batch axis and a head axis in front.
+# Section 3 says what heads are; here there is one.
 
 # %%
 with_axes = (tensor[None, None] for tensor in (q, k, v))
@@ -121,8 +122,8 @@ print("same numbers:", torch.allclose(torch_out[0, 0], out))
 assert torch.allclose(torch_out[0, 0], out)
 
 # %% [markdown]
-# Attention knows no order. Swap the tokens, and the outputs are swapped in the same way; nothing else changes.
-# Notebook 02 gives the tokens positions.
+# This attention knows no order. Shuffle the tokens, and the outputs are shuffled in the same way; nothing else
+# changes. Notebook 02 gives the tokens positions.
 
 # %%
 order = [2, 0, 1]
@@ -151,12 +152,15 @@ predict(
 # %%
 torch.manual_seed(1)
 spread = {}
-print("  d_h   variance of q·k   of q·k / √d_h")
+print("             q·k             q·k / √d_h")
+print("  d_h   spread  variance       variance")
 for width in (4, 16, 64, 256):
     a, b = torch.randn(2, 20_000, width)
     products = (a * b).sum(dim=-1)
     spread[width] = products.std().item()
-    print(f"{width:5}   {products.var():15.4g}   {(products / math.sqrt(width)).var():13.4g}")
+    scaled_variance = (products / math.sqrt(width)).var().item()
+    print(f"{width:5}   {spread[width]:6.2f}  {spread[width] ** 2:8.2f}   {scaled_variance:12.2f}")
+    assert 0.95 < scaled_variance < 1.05
 
 # %%
 factor = spread[256] / spread[16]
@@ -164,8 +168,8 @@ assert 3.8 < factor < 4.2
 reveal("01.spread", "4", f"The spread grew by a factor of {factor:.2f}; √(256 / 16) = 4.")
 
 # %% [markdown]
-# The variance of a score is d_h. Divided by √d_h, scores have variance 1 in a head of any width. Without the division
-# they spread by √256 = 16 in a head of width 256. What does exp make of that?
+# The variance of a score is d_h, the sum of d_h variances of 1; the spread is its root. Divided by √d_h, scores have
+# variance 1 at any width. Without the division their spread at width 256 is √256 = 16. What does exp make of that?
 
 # %%
 torch.manual_seed(1)
@@ -178,21 +182,27 @@ for ax, bars, title in zip(axes, (unscaled, scaled), ("softmax(q·k)", "softmax(
     ax.bar(range(8), bars, color=PATH_COLOURS["full"])
     ax.set(title=title, xlabel="key", xticks=range(8), ylim=(0, 1.05))
 axes[0].set_ylabel("weight")
-show(fig, "Weights over eight keys at d_h = 256. Unscaled, one key takes all. Scaled, all eight take part.")
+show(fig, "Weights over eight keys at d_h = 256. Unscaled, one key takes nearly all. Scaled, the weight is shared out.")
 print(f"largest weight: {unscaled.max():.4f} unscaled, {scaled.max():.4f} scaled")
 assert unscaled.max() > 0.95 > 0.5 > scaled.max()
 
 # %% [markdown]
-# A saturated softmax does not learn. A weight w moves with its own score at the rate w(1 − w), which vanishes when w
-# is near 0 or 1.
+# A softmax whose weights are all near 0 or 1 is **saturated**. It hardly learns: a weight w moves with its own score at
+# the rate w(1 − w), which vanishes at both ends. Autograd agrees.
 
 # %%
-rate = {name: (w * (1 - w)).sum().item() for name, w in (("unscaled", unscaled), ("scaled", scaled))}
-print(f"sum of w(1 − w): {rate['unscaled']:.4f} unscaled, {rate['scaled']:.4f} scaled")
-assert rate["unscaled"] < rate["scaled"] / 10
+rates = {}
+for name, divisor in (("unscaled", 1), ("scaled", math.sqrt(256))):
+    slopes = torch.autograd.functional.jacobian(lambda s: torch.softmax(s, dim=-1), keys @ query / divisor)
+    w = {"unscaled": unscaled, "scaled": scaled}[name]
+    assert torch.allclose(slopes.diagonal(), w * (1 - w), atol=1e-6)
+    rates[name] = slopes.diagonal().sum().item()
+print(f"the eight rates together: {rates['unscaled']:.4f} unscaled, {rates['scaled']:.4f} scaled")
+assert rates["unscaled"] < rates["scaled"] / 10
 
 # %% [markdown]
 # **Exercise 1** ●○○ 5 minutes. Write the scaled scores for real shapes: a batch of B, H heads, L queries, S keys.
+# B and H are only carried along.
 #
 # <details><summary>Hint 1</summary><code>@</code> multiplies the last two axes and carries the others along.</details>
 # <details><summary>Hint 2</summary>k has to become (B, H, d_h, S). Which axes change places?</details>
@@ -209,17 +219,20 @@ def scaled_scores(q: Tensor, k: Tensor) -> Tensor:
 scaled_scores = check("01.scaled_scores", scaled_scores, otherwise=attention.scaled_scores)
 
 # %% [markdown] tags=["instructor"]
-# **Exercise 1.** Wrong answers that the check diagnoses: no division; division by d_h; `k.T`, which reverses all
-# four axes; `k.view(B, H, d_h, S)`, whose shape is right and whose numbers are mixed. The last one is worth a minute
-# in front of everybody: it returns in exercise 2.
+# **√d_h.** The usual wrong prediction is 16: the variance grows by that factor, the spread by its root.
+#
+# **Exercise 1.** Wrong answers that the check diagnoses: no division; division by d_h; `k.view(B, H, d_h, S)`, whose
+# shape is right and whose numbers are mixed. The last one is worth a minute in front of everybody: it returns in
+# exercise 2. `k.T` reverses all four axes and stops with an error; PyTorch's warning names `k.mT`, which is right.
 
 # %% [markdown]
 # ## 3 Heads
 #
 # One softmax gives a token one set of weights. With it "sat" cannot look for its subject and for its tense apart.
-# **Heads** let it ask several questions: the width d is cut into H pieces of d_h = d / H, and each piece attends alone.
+# **Heads** let it ask several questions: a token's vector of width d is cut into H pieces of d_h = d / H numbers, and
+# each piece attends alone.
 #
-# Here are three tokens of width 4. Each number says where it belongs: token 1 holds 4, 5, 6, 7.
+# Here are three tokens of width 4. Each number says where it belongs. Tokens count from 0: token 1 holds 4, 5, 6, 7.
 
 # %%
 x = torch.arange(12.0).reshape(1, 3, 4)  # (B, L, d)
@@ -246,8 +259,8 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
 split_heads = check("01.split_heads", split_heads, otherwise=block.split_heads)
 
 # %% [markdown]
-# The shape alone proves nothing. `x.view(1, 2, 3, 2)` has the right shape too, and its head 0 holds features 2 and 3 of
-# token 0 where token 1 should be. A test that looks at shapes only lets this pass.
+# The shape alone proves nothing. `x.view(1, 2, 3, 2)` has the right shape too, but the second row of its head 0 holds
+# features 2 and 3 of token 0 where token 1 should be. A test that looks at shapes only lets this pass.
 
 # %%
 right, wrong = split_heads(x, 2), x.view(1, 2, 3, 2)
@@ -282,7 +295,9 @@ assert torch.allclose(at_once, torch.stack(one_by_one, dim=1), atol=1e-6)
 assert torch.equal(split_heads(x, 2).transpose(1, 2).flatten(-2), x)
 
 # %% [markdown]
-# Is this what the package computes? Compare token by token.
+# In a model a fourth linear map, the **output projection**, then mixes what the heads found.
+#
+# Is our attention the package's? Compare token by token.
 
 # %%
 difference = (at_once - full_attention(q, k, v)).abs().amax(dim=(0, 1, 3))
@@ -304,12 +319,12 @@ assert difference[-1] < 1e-6 and difference[:-1].min() > 1e-3
 # A language model learns to name the next token, at every position at once. If token i may look at token i + 1, it can
 # copy the answer. So token i may see tokens 0 to i only.
 #
-# A leak can be measured: move input j a little, and see which outputs move. That is the gradient of output i with
-# respect to input j.
+# A leak can be measured: move input j a little, and see which outputs move. That is the gradient of output i, its
+# numbers added up, with respect to input j.
 
 # %%
 def influence(attend, x: Tensor) -> Tensor:
-    """|∂ output i / ∂ input j| as (L, L), for x (1, 1, L, d_h) as query, key and value."""
+    """Length of ∂ (sum of output i) / ∂ input j as (L, L), for x (1, 1, L, d_h) as query, key and value."""
     x = x.clone().requires_grad_()
     outputs = attend(x, x, x)[0, 0].sum(dim=-1)
     gradients = [torch.autograd.grad(output, x, retain_graph=True)[0][0, 0] for output in outputs]
@@ -376,7 +391,10 @@ def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 too_late, causal = influence(masked_too_late, x), influence(masked, x)
 print(f"output 0 and input 7: {too_late[0, 7]:.4f} masked too late, {causal[0, 7]:.4f} masked in time")
-assert too_late[0, 7] > 0 and causal.triu(1).count_nonzero() == 0
+rows = torch.softmax(scaled_scores(x, x), dim=-1).tril().sum(dim=-1)[0, 0]
+print("sums of the rows, masked too late:", rows)
+assert (too_late > 0).all() and causal.triu(1).count_nonzero() == 0
+assert rows[:-1].max() < 1
 
 # %%
 show(
@@ -386,8 +404,9 @@ show(
 )
 
 # %% [markdown]
-# Darker means more influence, on one scale; a 0 is an exact zero. Masking too late leaks, though its map looks right:
-# the future still stands in the sum that each row is divided by. Gradients find a leak; looking at weights does not.
+# Darker means more influence, on one scale; a 0 is an exact zero. Masking too late leaks, though its weights are zero in
+# all the right places: the future still stands in the sum that each row was divided by. That is why no row but the last
+# sums to 1 any more. A test for zeros in the map misses this leak. The gradient finds it.
 
 # %%
 seen = causal.count_nonzero().item()
@@ -406,8 +425,10 @@ print("ours, rmat_tutorial.full_attention and PyTorch agree to a millionth")
 # %% [markdown] tags=["instructor"]
 # **The mask.** Who says 32 halved 64 and cut the diagonal in two; who says 28 forgot that a token sees itself.
 #
-# Stay with masking too late. Ask who would have found it with a test, and with which. The course's own tests do what
-# this section does, in float64, over several segments (`tests/test_causality.py`).
+# Stay with masking too late. Ask who would have found it with a test, and with which. Dividing each row by its new sum
+# mends it, and exercise 3 accepts that; it fails when all the visible exponentials round to 0.
+#
+# The course's own tests do what this section does, in float64, over several segments (`tests/test_causality.py`).
 
 # %% [markdown]
 # ## 5 A trained model on your sentence
@@ -424,8 +445,9 @@ print(f"{config.n_layers} layers, {config.n_heads} heads, d = {config.d_model}, 
 print(f"segment L = {config.segment_len} bytes, chunk C = {config.chunk_size}, memory m = {config.memory_slots} slots")
 
 # %% [markdown]
-# Type a sentence of your own. Is there a head that looks at the byte just before? One that looks at the start of the
-# word? A byte outside ASCII shows as two hexadecimal digits; "é" is two bytes.
+# Type a sentence of your own and go through the heads. Which one looks mostly at the byte just before? Which one looks
+# furthest back, and at what? A blank shows as "·". What is not printable ASCII shows as two hexadecimal digits for each
+# byte; "é" is two bytes.
 
 # %%
 sentence = "the dog saw the cat and the cat ran"
@@ -441,24 +463,25 @@ explorer = Explorer(
 explorer
 
 # %% [markdown]
-# Every row sums to 1, and nothing lies above the diagonal. On the chunk path no byte sees beyond its own chunk.
+# On both paths every row sums to 1, and nothing lies above the diagonal. On the chunk path no byte sees beyond its own
+# chunk.
 
 # %%
-L, C = config.segment_len, config.chunk_size
+L, C, size = config.segment_len, config.chunk_size, len(sentence.encode())
 full_map = picture.weights
 explorer.controls["path"].value = "chunk"
 chunk_map = picture.weights
 explorer.controls["path"].value = "full"
 for weights in (full_map, chunk_map):
-    assert weights.shape == (len(sentence), len(sentence)) and weights.triu(1).count_nonzero() == 0
-    assert torch.allclose(weights.sum(dim=-1), torch.ones(len(sentence)), atol=1e-5)
+    assert weights.shape == (size, size) and weights.triu(1).count_nonzero() == 0
+    assert torch.allclose(weights.sum(dim=-1), torch.ones(size), atol=1e-5)
 on_full, on_chunk = (weights[C:, :C].sum(dim=-1).mean().item() for weights in (full_map, chunk_map))
 print(f"share that later chunks give to the first: {on_full:.4f} on the full path, {on_chunk} on the chunk path")
 assert on_full > 0 and on_chunk == 0
 
 # %% [markdown]
-# Text that is longer than a segment shows its last segment only, because full attention sees no further. One byte more
-# than a segment, and the map shrinks to a single square.
+# Of a text that is longer than a segment the map shows the last segment only, because full attention sees no further.
+# One byte more than a segment, and the map shrinks to a single square. Without any text it says so.
 
 # %%
 explorer.controls["text"].value = "x" * (L + 1)
@@ -504,40 +527,58 @@ for name, distances in (("trained", trained), ("untrained", untrained)):
 
 # %%
 assert trained.max() < untrained.min()
-reveal("01.reach", "nearer", "Every trained head looks back less far than every untrained one.")
+reveal("01.reach", "nearer", "On this sentence every trained head looks back less far than every untrained one.")
 contrast = [(distances.max() / distances.min()).item() for distances in (trained, untrained)]
 print("furthest head / nearest head: {:.2f} trained, {:.2f} untrained".format(*contrast))
 assert contrast[0] > 2 > contrast[1]
 
 # %% [markdown]
 # Training drew the heads to the last few bytes. It also made them differ; nobody told them what to look for. Below are
-# the two extremes on one scale.
+# the two extremes on the widget's scale.
 
 # %%
+letters = [byte_label(byte) for byte in sentence.encode()]
 fig, axes = plt.subplots(1, 2, figsize=(11, 5.5))
 for ax, name, index in ((axes[0], "nearest", trained.argmin()), (axes[1], "furthest", trained.argmax())):
     layer, head = divmod(index.item(), config.n_heads)
-    attention_map(ax, maps[layer, head], list(sentence), list(sentence), f"{name}: layer {layer}, head {head}")
-show(fig, "The head that looks back least and the one that looks back most, on one sentence and one colour scale.")
+    attention_map(ax, maps[layer, head], letters, letters, f"{name}: layer {layer}, head {head}")
+show(
+    fig,
+    "Two maps of one sentence. The head that looks back least: dark along the diagonal. The one that looks back most: "
+    "dark columns under the blanks as well.",
+)
+just_before = maps.flatten(0, 1)[trained.argmin()].diagonal(offset=-1).mean()
+print(f"weight that the nearest head gives to the byte just before, on average: {just_before:.4f}")
+assert just_before > 0.5
 
 # %% [markdown]
-# What do the dark columns on the right have in common? Count where the weight goes that reaches more than 5 bytes back.
+# What do the dark columns on the right have in common? Take the weight that this head sends more than 5 bytes back, and
+# count how much of it goes to blanks. One sentence proves little, so here are three more; the last is code.
 
 # %%
-position = torch.arange(len(sentence))
-blank = torch.tensor([letter == " " for letter in sentence])
-furthest = maps.flatten(0, 1)[trained.argmax()]
-far = furthest * (position[:, None] - position[None, :] > 5)
-share = (far[:, blank].sum() / far.sum()).item()
-print(f"blanks are {blank.float().mean():.4f} of the bytes and take {share:.4f} of the weight that goes far")
-assert share > 2 * blank.float().mean()
+furthest, shares = trained.argmax().item(), []
+print("of the weight   of the bytes")
+for text in (
+    sentence,
+    "we bought a red car and drove home to the village",
+    "return the sum of all the values in the list",
+    "def add(x, y): return x + y and more",
+):
+    position = torch.arange(len(text.encode()))
+    blank = torch.tensor([byte == ord(" ") for byte in text.encode()])
+    far = full_maps(model, text).flatten(0, 1)[furthest] * (position[:, None] - position[None, :] > 5)
+    shares.append((far[:, blank].sum() / far.sum()).item())
+    print(f"{shares[-1]:13.4f}   {blank.float().mean():12.4f}   {text}")
+    assert shares[-1] > 1.5 * blank.float().mean()
+assert shares[-1] == min(shares)
 
 # %% [markdown]
-# From far away this head sees the gaps between words. It learnt them from bytes alone.
+# Far back, this head looks at the gaps between words, in code less so. Nobody told the model what a word is.
 
 # %% [markdown] tags=["instructor"]
-# **The map.** Project the widget and take sentences from the room. Good ones: a repeated word ("the cat and the cat"),
-# code (`def f(x): return x`), a name with an accent.
+# **The map.** The figure answers the two questions above the widget, so let the room look first. Take its sentences.
+# Good ones: a repeated word ("the cat and the cat"), code (`def add(x, y): return x + y`: the furthest head looks less
+# at blanks there), a name with an accent.
 #
 # Warn against reading too much into a map: a large weight on a small value moves little. The gradient of section 4
 # says what moves; the map says where a head looked.
@@ -545,30 +586,31 @@ assert share > 2 * blank.float().mean()
 # %% [markdown]
 # ## 6 What it costs
 #
-# Count before measuring. The scores are T·T pairs of d_h multiply-adds in each of H heads, T²d together. The weighted
-# sum costs the same again: **2 T² d** a layer. The four projections (q, k, v, output) cost **4 T d²**. The score
-# matrix in float32 takes **4 H T²** bytes. For one layer of the `text` model's size:
+# Count before measuring, for T tokens and one layer. The scores are T·T pairs of d_h multiply-adds in each of H heads,
+# T²d together. The weighted sum costs the same again: **2 T² d**. The four projections (q, k, v, output) cost **4 T d²**.
+# The scores of all heads in float32 take **4 H T²** bytes. A mask changes none of this: what it hides was computed
+# first. At the `text` model's size, if it attended over all T:
 
 # %%
 d, H = config.d_model, config.n_heads
-print("        T   multiply-adds: pairs   projections   score matrix, GB")
+print("        T   multiply-adds: pairs   projections   scores, GB")
 for T in (1_024, 32_768, 1_048_576):
     pairs, projections, scores_gb = 2 * T**2 * d, 4 * T * d**2, 4 * H * T**2 / 1e9
-    print(f"{T:9,}   {pairs:20.3e}   {projections:11.3e}   {scores_gb:16,.3f}")
+    print(f"{T:9,}   {pairs:20.3e}   {projections:11.3e}   {scores_gb:10,.3f}")
 crossing = 2 * d
 assert 2 * crossing**2 * d == 4 * crossing * d**2
 print(f"from T = 2d = {crossing} on, the pairs cost more than the projections")
 assert scores_gb > 10_000
 
 # %% [markdown]
-# At a million tokens one layer's score matrix would fill thousands of gigabytes. Now the stopwatch.
+# At a million tokens one layer's scores would fill more than ten thousand gigabytes. Now the stopwatch.
 
 # %%
 predict("01.time", "T doubles. By what factor does the time of full attention grow?", ["about 2", "about 4", "about 8"])
 
 # %% [markdown]
-# Time is processor time: what this program used of one core, whatever else is running. Memory is what the forward pass
-# keeps for the backward pass; autograd hands us each tensor that it keeps.
+# Time is processor time of the forward pass: what this program used of one core, whatever else is running. Memory is
+# what the forward pass keeps for the backward pass; autograd hands us each tensor that it keeps.
 
 # %%
 def processor_seconds(attend, *inputs: Tensor) -> float:
@@ -594,7 +636,7 @@ def bytes_kept(attend, *inputs: Tensor) -> int:
     return sum(kept.values())
 
 # %% [markdown]
-# One head of width 32, from 128 to 2 048 tokens. On paper with two logarithmic axes a power T^p is a straight line of
+# One head of width 32, from 128 to 2,048 tokens. On paper with two logarithmic axes a power T^p is a straight line of
 # slope p, so the slope of a fitted line is the exponent.
 
 # %%
@@ -620,6 +662,12 @@ for T, kept in zip(LENGTHS, full.bytes, strict=True):
     print(f"T = {T:4}: {kept:10,} bytes kept, as many as {kept / (4 * T * T):.2f} score matrices")
 print(f"exponent of the memory: {exponent(full.bytes):.4f}")
 assert 1.9 < exponent(full.bytes) < 2
+assert full.bytes == [13 * T * T + (3 * 32 + 2) * 4 * T for T in LENGTHS]
+
+# %% [markdown]
+# Why three score matrices and a bit? Kept are the masked scores, their exponentials and the weights, 4 bytes a pair
+# each, and the mask, 1 byte a pair: 13 T² bytes. The rest is q, k, v and two numbers for each row, linear in T. The last
+# assertion counts every byte.
 
 # %% tags=["nbval-ignore-output"]
 for T, seconds in zip(LENGTHS, full.seconds, strict=True):
@@ -632,6 +680,10 @@ show(
     "Time and memory of full attention against T, both axes logarithmic. The points lie along lines of slope 2.",
 )
 
+# %% [markdown]
+# The dashed lines have the slopes of theory. The machine bends the points: fixed costs lift the left end, and large
+# matrices that outgrow the processor's caches lift the right one.
+
 # %%
 def nearest(options: list[float], factor: float) -> int:
     """Index of the option whose ratio to ``factor`` is nearest to 1."""
@@ -642,8 +694,8 @@ assert 1.5 < exponent(full.seconds) < 2.5
 reveal("01.time", nearest([2, 4, 8], 2 ** exponent(full.seconds)), "Twice the tokens are four times the pairs.")
 
 # %% [markdown]
-# Is the matrix needed at all? A row of it can be worked off piece by piece, keeping a running sum, and thrown away.
-# PyTorch's fused attention does that.
+# Is the matrix needed at all? A row of it can be worked off piece by piece: keep running sums of the exponentials and
+# of the weighted values, and throw the scores away. PyTorch's fused attention does that.
 
 # %%
 predict(
@@ -661,23 +713,27 @@ fused = measure(fused_attention)
 per_token = [kept / T for T, kept in zip(LENGTHS, fused.bytes, strict=True)]
 print("bytes kept for each token:", per_token)
 assert per_token == [4 * (4 * 32 + 1)] * 5  # q, k, v, the output and one number for the row's sum, 4 bytes each
-assert 1.5 < exponent(fused.seconds) < 2.5
-reveal("01.fused", nearest([1, 2, 4], 2 ** exponent(fused.seconds)), "The pairs are still computed, all of them.")
+assert 1.5 < exponent(fused.seconds) < 2.5 and fused.seconds[-1] < full.seconds[-1]
+reveal("01.fused", nearest([1, 2, 4], 2 ** exponent(fused.seconds)), "The mask spares it half of the pairs at most: T(T + 1)/2 are left.")
 
 # %% [markdown]
 # Memory became linear. Time is shorter and still grows with the square. To make it linear one has to leave pairs out.
 #
-# The simplest way is the **chunk**: cut the tokens into windows of C, and attend inside each window alone. Folding the
-# windows into the head axis does it without a mask. It equals the package's `chunked_attention`.
+# The simplest way is the **chunk**, a window with fixed borders: cut the tokens into pieces of C, and attend inside each
+# piece alone. Folding the pieces into the head axis does it without a second mask, if C divides T. It equals the
+# package's `chunked_attention`.
 
 # %%
-def chunks(q: Tensor, k: Tensor, v: Tensor, size: int = 64) -> Tensor:
+CHUNK = 64
+
+
+def chunks(q: Tensor, k: Tensor, v: Tensor, size: int = CHUNK) -> Tensor:
     folded = (tensor.reshape(1, -1, size, tensor.shape[-1]) for tensor in (q, k, v))
     return fused_attention(*folded).reshape(q.shape)
 
 
 q, k, v = torch.randn(3, 1, 1, 256, 32)
-assert torch.allclose(chunks(q, k, v), chunked_attention(q, k, v, 64), atol=1e-5)
+assert torch.allclose(chunks(q, k, v), chunked_attention(q, k, v, CHUNK), atol=1e-5)
 chunk = measure(chunks)
 assert 0.5 < exponent(chunk.seconds) < 1.5
 assert chunk.bytes == fused.bytes
@@ -686,16 +742,16 @@ assert chunk.bytes == fused.bytes
 show(
     cost_lines(
         LENGTHS,
-        {"full": full, "full, fused": fused, "chunks of 64": chunk},
-        {"full": (2, 2), "full, fused": (2, 1), "chunks of 64": (1, 1)},
+        {"full": full, "full, fused": fused, f"chunks of {CHUNK}": chunk},
+        {"full": (2, 2), "full, fused": (2, 1), f"chunks of {CHUNK}": (1, 1)},
     ),
     "Time and memory against T. Full attention: slope 2 in both. Fused: slope 2 in time, 1 in memory. "
     "Chunks: slope 1 in both.",
 )
 
 # %% [markdown]
-# The dashed lines have the slopes of theory. The machine bends the points: fixed costs lift the left end, and large
-# matrices outgrow its caches. On the right the chunks lie on the fused points: both keep the same bytes.
+# In time, full and fused attention run along slope 2, chunks along slope 1. In memory the chunks lie on the fused points:
+# both keep the same bytes.
 
 # %% tags=["nbval-ignore-output"]
 print("exponents    time   memory")
@@ -741,14 +797,15 @@ reveal("01.window", str(moved), "Outputs 4 to 11 are the same to the last bit, w
 #
 # ### The cache
 #
-# A model that writes text needs the keys and values of all tokens that it may look at: 2 · N · d numbers for each
-# token. The models of this course carry a **state** instead: the memory banks, and room for one segment.
+# A model that writes text keeps the keys and values of all tokens that it may look at, its **cache**: 2 · N · d numbers
+# for each token, with N layers. The models of this course carry a **state** instead: the memory banks, and room for one
+# segment.
 
 # %%
 predict(
     "01.cache",
     "After a million tokens: how much larger is the cache of full attention than the state of the text model?",
-    ["about 10 times", "about 100 times", "about 1 000 times", "about 10 000 times"],
+    ["about 10 times", "about 100 times", "about 1,000 times", "about 10,000 times"],
 )
 
 # %%
@@ -765,14 +822,15 @@ for T in (100, 1_000, 10_000):
         state = model(torch.randint(256, (1, T))).state
     print(f"{T:9,} {cache_bytes(T):14,} {state.nbytes:15,}")
     assert state.nbytes == model.init_state(1).nbytes
-print(f"1,000,000 {cache_bytes(1_000_000):14,} {state.nbytes:15,}   as computed, not read")
+print(f"1,000,000 {cache_bytes(1_000_000):14,} {state.nbytes:15,}   by the same formula")
+print(f"the cache is the smaller one below {state.nbytes / cache_bytes(1):.0f} tokens")
 
 # %%
 ratio = cache_bytes(1_000_000) / state.nbytes
 reveal("01.cache", nearest([10, 100, 1_000, 10_000], ratio), f"{ratio:,.0f} times. The state did not grow at all.")
 
 # %% [markdown]
-# And the time of a million tokens, segment by segment: each token meets at most L others instead of T.
+# And the time of a million tokens, segment by segment: on the full path each token meets at most L tokens instead of T.
 
 # %%
 T = 1_000_000
@@ -780,10 +838,15 @@ print(f"pairs: {T * T:.1e} with full attention, {T * L:.1e} in segments of {L}: 
 
 # %% [markdown]
 # So the cost can be linear and the state constant. What must then be decided is what the state keeps. A window keeps
-# the newest and forgets everything else. The rest of the course builds what lies between: a memory that chooses.
+# what is newest and forgets everything else; full attention keeps everything. The rest of the course builds what lies
+# between: a memory that chooses.
 
 # %% [markdown] tags=["instructor"]
 # **The cost.** "Flash" is easily heard as "not quadratic". Let the room say so before the reveal of fused attention.
+# With the mask it skips most of the hidden half, so it is also about twice as fast as without: a factor, no exponent.
+#
+# Of the 12 outputs behind the window: who says 12 thinks of full attention, who says 1 forgot that token 0 stands in a
+# chunk with three others.
 #
 # The cells assert wide bounds for the exponents of time (1.5 to 2.5), because machines differ. Have people read out
 # theirs. The measurements stay on the CPU, also where there is a GPU, so that the numbers can be compared.
@@ -796,9 +859,9 @@ print(f"pairs: {T * T:.1e} with full attention, {T * L:.1e} in segments of {L}: 
 #
 # 1. Attention is a mean of values; the weights are a softmax of q·k / √d_h.
 # 2. √d_h keeps the scores at variance 1, so that the softmax stays soft and learns.
-# 3. Heads ask several questions at once; the causal mask goes in before the softmax, and gradients prove it.
+# 3. Heads ask several questions at once. The causal mask goes in before the softmax; gradients show whether it holds.
 # 4. Full attention costs T² in time. Fused kernels make its memory linear, and its time only shorter.
-# 5. A window costs T and forgets what is outside. The rest of the course looks for what lies between.
+# 5. Chunks of C cost T·C and forget what is outside. The rest of the course looks for what lies between.
 #
 # ## Ledger
 #
@@ -809,12 +872,14 @@ print(f"pairs: {T * T:.1e} with full attention, {T * L:.1e} in segments of {L}: 
 # | standard self-attention | softmax(q kᵀ / √d_h) v | `attention.py`: `full_attention` | `test_attention.py`: `test_full_attention`, `test_three_tokens_by_hand` | nothing; d_h is the width of one head, whose scores have variance d_h |
 # | several heads | head h takes features h·d_h to (h + 1)·d_h | `block.py`: `split_heads`, `merge_heads` | `test_block.py`: `test_block_equals_the_loop` | which features form a head; neighbours, the usual choice |
 # | a language model | weight 0 for j > i | `attention.py`: `causal_softmax` | `test_causality.py`: `test_every_output_depends_on_the_past_only` | causality of each path; strict everywhere, also through the memory |
-# | global attention, without quadratic cost | full attention inside a segment of L tokens: cost T·L | `model.py`: `RMAT.forward` | `test_streaming.py`: `test_a_state_does_not_grow` | the extent of "global"; the segment. over all T tokens the cost is quadratic, as measured above, so "global" and "not quadratic" cannot both hold |
+# | global attention, without quadratic cost | full attention inside a segment of L tokens: cost T·L | `model.py`: `RMAT.forward` | `test_streaming.py`: `test_a_state_does_not_grow` | the extent of "global"; here the segment. Over all T tokens the cost of full attention is quadratic, as measured above, so "global" over the whole text and "not quadratic" cannot both hold |
 #
 # ## What to tweak next
 #
+# The cells assert what the prose says. Where your change makes it untrue, the assertion stops the cell, as it should.
+#
 # - Section 2: multiply `keys` by 10. Does the division by √d_h still save the softmax?
 # - Section 5: type a word twice, far apart. Is there a head that finds the first one?
-# - Section 6: set the chunk size to 256. Which T must be reached before the points become a line?
+# - Section 6: set `CHUNK` to 16, then to 128. Do the points of the chunks move up, or does their slope change?
 #
 # 02 Rotary positions comes next in the course's plan: how tokens that know no order get one.

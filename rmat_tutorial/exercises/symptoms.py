@@ -16,6 +16,8 @@ from .attempt import Attempt, broken_law, is_close, wanted_dtype
 from .exercise import Case, Exercise
 
 _TORCH = Path(torch.__file__).parent
+# PyTorch's own words for a @ b whose inner axes differ name neither a nor b.
+_BATCHED_PRODUCT = re.compile(r"batch2 tensor to be: \[\d+, (\d+)\] but got: \[\d+, (\d+)\]")
 
 
 def describe(exercise: Exercise, attempts: Sequence[Attempt], expected: Sequence[Tensor], first: int) -> str:
@@ -36,8 +38,8 @@ def describe(exercise: Exercise, attempts: Sequence[Attempt], expected: Sequence
         )
     if tried.output.isnan().any():
         return (
-            "Your result contains NaN. It comes from 0/0, ∞ − ∞ or 0 × ∞: a softmax over a row in which everything "
-            "is hidden, for example."
+            "Your result contains NaN. It comes from 0/0, ∞ − ∞, 0 × ∞ or the root of a negative number: a softmax "
+            "over a row in which everything is hidden, for example."
         )
     factor = _factor(attempts, expected)
     if factor is not None:
@@ -54,6 +56,12 @@ def describe_error(error: Exception) -> str:
     """The error and the learner's own line that raised it, without addresses or paths."""
     message = (str(error).strip().splitlines() or [""])[0]
     text = f"Your function raised {type(error).__name__}: {re.sub(r'0x[0-9a-fA-F]+', '0x…', message)}"
+    inner = _BATCHED_PRODUCT.search(message)
+    if inner is not None:
+        text += (
+            f"\nIn words: in a product a @ b the last axis of a has {inner[1]} numbers, the second to last axis of b "
+            f"has {inner[2]}, and the two must be equal."
+        )
     # The first frame is ours. The learner's follow, perhaps below or above frames of PyTorch.
     frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if _TORCH not in Path(f.filename).parents]
     own = [frame.line for frame in frames if frame.filename == frames[0].filename and frame.line]
