@@ -216,7 +216,7 @@ FAULTS: list[tuple[Gate, str, Plant]] = [
     (gates.links_resolve, "../datas/README.md", prose("[Data](../datas/README.md)")),
     (gates.links_resolve, "plot.png", prose("![what it shows here](plot.png)")),
     (gates.no_machine_paths, "'/home/'", stream("/home/ann/rmat/data\n")),
-    (gates.no_machine_paths, "'/work/'", prose("Saved in `/work/main`.")),
+    (gates.no_machine_paths, "'/work/'", prose("Saved in `/work/rmat`.")),
     (gates.no_machine_paths, "'/tmp/'", code(PLOT, "plot('/tmp/a.png')")),
     (gates.no_machine_paths, "'/Users/'", output("text/html", "<code>/Users/ann</code>")),
     (gates.no_machine_paths, "Users", stream("C:\\Users\\ann\n")),
