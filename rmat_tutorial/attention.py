@@ -97,7 +97,7 @@ def memory_attention(q: Tensor, k_mem: Tensor, v_mem: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: shapes or dtypes do not fit, or an input contains NaN.
     """
-    require_bank(q, k_mem, v_mem)
+    require_bank(q, k_mem, v_mem, q_name="q")
     return memory_weights(q, k_mem) @ v_mem
 
 
@@ -108,18 +108,24 @@ def require_segment(q: Tensor, k: Tensor, v: Tensor) -> None:
     for name, value in (("k", k), ("v", v)):
         require_float_tensor(name, value, ("B", "H", "S", "d_h"), sizes)
         require_like(name, value, "q", q)
-    if sizes["L"] < 1:
-        raise ValueError(f"q is an empty sequence of shape {tuple(q.shape)}; give at least one position")
+    require_some("q", q)
     if sizes["S"] < sizes["L"]:
         raise ValueError(f"k and v must have at least as many positions as q ({sizes['L']}), got {sizes['S']}")
 
 
-def require_bank(q_mem: Tensor, k_mem: Tensor, v_mem: Tensor, sizes: dict[str, int] | None = None) -> None:
-    """Raise unless the three are the queries for the memory and the bank's keys and values."""
+def require_bank(
+    q: Tensor, k_mem: Tensor, v_mem: Tensor, sizes: dict[str, int] | None = None, *, q_name: str = "q_mem"
+) -> None:
+    """Raise unless the three are the queries for the memory, called ``q_name``, and the bank's keys and values."""
     sizes = {} if sizes is None else sizes
-    require_float_tensor("q_mem", q_mem, ("B", "H", "L", "d_h"), sizes)
+    require_float_tensor(q_name, q, ("B", "H", "L", "d_h"), sizes)
     for name, value in (("k_mem", k_mem), ("v_mem", v_mem)):
         require_float_tensor(name, value, ("B", "H", "m", "d_h"), sizes)
-        require_like(name, value, "q_mem", q_mem)
-    if sizes["L"] < 1:
-        raise ValueError(f"q_mem is an empty sequence of shape {tuple(q_mem.shape)}; give at least one position")
+        require_like(name, value, q_name, q)
+    require_some(q_name, q)
+
+
+def require_some(name: str, queries: Tensor) -> None:
+    """Raise if there is no query at all: no row, head, position or feature."""
+    if queries.numel() == 0:
+        raise ValueError(f"{name} is empty, shape {tuple(queries.shape)}; every axis must be at least 1")

@@ -34,10 +34,15 @@ class HybridBlock(nn.Module):
 
     Args:
         config: the model's configuration.
+
+    Raises:
+        TypeError: ``config`` is not an ``RMATConfig``.
     """
 
     def __init__(self, config: RMATConfig) -> None:
         super().__init__()
+        if not isinstance(config, RMATConfig):
+            raise TypeError(f"config must be an RMATConfig, got {type(config).__name__}")
         d = config.d_model
         self.config = config
         self.attend_paths = resolve_backend(config.backend)

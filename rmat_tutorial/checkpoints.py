@@ -39,13 +39,19 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
 
     Raises:
         CheckpointError: it is neither.
+        TypeError: it is no text and no path.
     """
+    if not isinstance(name_or_path, (str, Path)):
+        raise TypeError(f"name_or_path must be a shipped name or a path, got {name_or_path!r}")
     shipped = shipped_checkpoints()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # such as a name that is too long for any file
+        raise CheckpointError(f"no checkpoint {str(name_or_path)[:80]!r}: {error.strerror}") from error
     raise CheckpointError(
         f"no checkpoint {str(name_or_path)!r}: it is not a file, and the shipped ones are "
         f"{', '.join(map(repr, shipped)) or 'none'}"
@@ -66,6 +72,8 @@ def write_checkpoint(
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     temporary = None
     try:
+        if path.exists() and not path.is_file():  # os.replace would put a file in the place of a device
+            raise CheckpointError(f"cannot write the checkpoint {path}: something that is not a file has that name")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
@@ -95,7 +103,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 )
             header = json.loads(metadata[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Checkpoint(tensors, header["config"], header["extra"])
+        config, extra = header["config"], header["extra"]
+        if not (isinstance(config, dict) and isinstance(extra, dict)):
+            raise TypeError("config and extra must be JSON objects")
+        return Checkpoint(tensors, config, extra)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is no readable checkpoint (truncated, or of another kind): {reason}") from error

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 
 from . import folders
-from .checkpoints import read_info
+from .checkpoints import read_info, shipped_checkpoints
 from .config import CARRIES, GATES, PATHS, RMATConfig
 from .corpora import file_corpus, installed_corpus
 from .evaluation import Evaluation, evaluate
@@ -144,6 +144,8 @@ def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
     config, settings = run_settings(options, source.vocab_size)
     folder = RunFolder(options.out or folders.home() / "runs" / options.task)
     held_out = source if options.task == "recall" else text_source(options.file, "test")
+    if options.task == "text" and len(held_out) < 2:
+        raise UsageError(f"{options.file} is too short: its test part, a twentieth, must have at least 2 bytes")
 
     model = train(config, source, settings, folder.path, resume=options.resume, device=device,
                   checkpoint_every=options.checkpoint_every)
@@ -203,7 +205,7 @@ def run_report(
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")},
-        "training_seconds": round(folder.seconds(), 1),
+        "training_seconds": round(folder.seconds(), 3),
         "scores": [{**score.to_dict(), "command": evaluate_command(folder, score, file)} for score in scores],
     }
 
@@ -237,7 +239,9 @@ def device_name(device: torch.device) -> str:
 
 def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
-    path = RunFolder(Path(options.model)).model if Path(options.model).is_dir() else options.model
+    path = options.model
+    if path not in shipped_checkpoints() and Path(path).is_dir():
+        path = RunFolder(Path(path)).model
     source = evaluation_source(read_info(path)["extra"].get("task"), options)
     score = evaluate(RMAT.from_checkpoint(path, device), source, options.tokens, options.sequences, options.seed)
     print(describe_score(score))

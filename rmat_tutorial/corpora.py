@@ -111,13 +111,13 @@ def file_corpus(path: str | Path, split: str = "all") -> Corpus:
     if not path.is_file():
         raise CorpusError(f"{path} is not a file; name one file, of any kind")
     try:
-        data = _mapped(path)
+        data, fingerprint = _mapped(path), _sha256(path)
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
     if not len(data):
         raise CorpusError(f"{path} is empty; a corpus needs at least a few thousand bytes")
     start, stop = (0, len(data)) if split == "all" else _share(len(data), split)
-    return Corpus(data[start:stop], path.name, _sha256(data), split)
+    return Corpus(data[start:stop], path.name, fingerprint, split)
 
 
 def _share(length: int, split: str) -> tuple[int, int]:
@@ -131,12 +131,10 @@ def _mapped(path: Path) -> np.ndarray:
     return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
 
 
-def _sha256(data: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    block = 1 << 24
-    for start in range(0, len(data), block):
-        digest.update(data[start : start + block])
-    return digest.hexdigest()
+def _sha256(path: Path) -> str:
+    # Read, not mapped: a mapped page counts as the process's memory from when it was first looked at.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # The installed text.
@@ -154,7 +152,7 @@ def installed_corpus(split: str = "train", *, progress: bool = True) -> Corpus:
     require_choice("split", split, SPLITS)
     require_versions()
     path = folders.home() / "installed-text.bin"
-    if not path.is_file() or _sha256(_mapped(path)) != FINGERPRINT:
+    if not path.is_file() or _sha256(path) != FINGERPRINT:
         folders.write_whole(path, _installed_text(progress))
     start = sum(SPLIT_BYTES[earlier] for earlier in SPLITS[: SPLITS.index(split)])
     name = " and ".join(f"{package} {version}" for package, version in PACKAGES.items())

@@ -157,6 +157,8 @@ class RMAT(nn.Module):
         generator = None
         if seed is not None:
             require_int("seed", seed, 0)
+            if seed >= 2**64:
+                raise ValueError(f"seed must be below 2**64, got {seed}")
             generator = torch.Generator(device=prompt.device).manual_seed(seed)
         training = self.training
         self.eval()

@@ -43,7 +43,8 @@ def apply_rope(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
         with a key depends on the distance of their positions only.
 
     Raises:
-        TypeError, ValueError: shapes do not fit, the head width is odd, or ``x`` contains NaN.
+        TypeError, ValueError: shapes do not fit, the head width is odd, ``x`` contains NaN, or a position is
+            not finite.
     """
     require_float_tensor("x", x, ("...", "L", "d_h"))
     if not isinstance(positions, Tensor):
@@ -52,6 +53,8 @@ def apply_rope(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
         raise ValueError(f"positions must have shape (L,) = {tuple(x.shape[-2:-1])}, got {tuple(positions.shape)}")
     if positions.is_complex() or positions.dtype == torch.bool:
         raise TypeError(f"positions must be numbers, got dtype {positions.dtype}")
+    if not torch.isfinite(positions).all():
+        raise ValueError("positions contains NaN or inf; every position must be finite")
     frequencies = rope_frequencies(x.shape[-1], base, device=x.device)
     return rotate_pairs(x, *rope_tables(positions.to(x.device), frequencies, x.dtype))
 

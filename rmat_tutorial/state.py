@@ -71,6 +71,7 @@ class RMATState:
             rows: row numbers, or a boolean mask of shape ``(B,)``.
 
         Raises:
+            TypeError: ``rows`` is neither.
             ValueError: the state is inside a segment, where rows share one position; or a row does not exist.
         """
         if self.position:
@@ -86,13 +87,16 @@ class RMATState:
         return replace(self, memory=memory)
 
     def _row_mask(self, rows: Tensor | Sequence[int]) -> Tensor:
-        rows = torch.as_tensor(rows)
+        try:
+            rows = torch.as_tensor(rows)
+        except (RuntimeError, TypeError, ValueError):
+            raise TypeError(f"rows must be row numbers or a boolean mask, got {rows!r}") from None
         if rows.dtype == torch.bool:
             if rows.shape != (self.batch_size,):
                 raise ValueError(f"rows as a mask must have shape ({self.batch_size},), got {tuple(rows.shape)}")
             chosen = rows
         else:
-            if rows.numel() and rows.is_floating_point():
+            if rows.numel() and (rows.is_floating_point() or rows.is_complex()):
                 raise TypeError(f"rows must be row numbers or a boolean mask, got dtype {rows.dtype}")
             for row in rows.flatten().tolist():
                 if not 0 <= row < self.batch_size:

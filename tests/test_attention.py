@@ -108,6 +108,10 @@ NAN[0, 1, 2, 3] = float("nan")
     (lambda: chunked_attention(GOOD, GOOD, GOOD, 2.0), TypeError, ["chunk_size", "2.0", "int"]),
     (lambda: memory_attention(GOOD, GOOD[:, :, :2], GOOD[:, :, :3]), ValueError, ["v_mem", "2", "(1, 2, 3, 6)"]),
     (lambda: memory_attention(GOOD, NAN, GOOD), ValueError, ["k_mem", "NaN"]),
+    (lambda: memory_attention(GOOD[:, :, :0], GOOD, GOOD), ValueError, ["q is empty", "(1, 2, 0, 6)"]),
+    (lambda: memory_attention(GOOD.tolist(), GOOD, GOOD), TypeError, ["q must", "list"]),
+    (lambda: full_attention(*[GOOD[:0]] * 3), ValueError, ["q is empty", "(0, 2, 4, 6)"]),
+    (lambda: full_attention(*[GOOD[..., :0]] * 3), ValueError, ["q is empty", "(1, 2, 4, 0)"]),
 ])
 def test_bad_input(call, kind, fragments):
     with pytest.raises(kind) as error:

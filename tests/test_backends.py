@@ -105,6 +105,15 @@ def test_an_empty_bank_adds_nothing(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_flow_through_an_empty_bank(backend):
+    inputs = make_inputs(1, 2, 3, 3, 0, 4, ("memory",))
+    inputs["q_mem"].requires_grad_()
+    output = hybrid_attention(*inputs.values(), chunk_size=2, paths=("memory",), backend=backend)
+    gradient, = torch.autograd.grad(output.sum(), inputs["q_mem"])
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_non_contiguous_inputs(backend):
     inputs = make_inputs(2, 2, 5, 5, 3, 4, PATHS)
     strided = {name: t if t.dim() == 1 else t.transpose(1, 2).contiguous().transpose(1, 2)

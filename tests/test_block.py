@@ -109,6 +109,7 @@ NAN = float("nan")
     (lambda: BLOCK(X.float(), MEMORY.float()), TypeError, ["x", "float32", "float64"]),
     (lambda: BLOCK(X, None), ValueError, ["memory", "paths", "initial"]),
     (lambda: LOCAL(X, MEMORY), ValueError, ["memory", "None", "('full',)"]),
+    (lambda: HybridBlock({"d_model": 8}), TypeError, ["config", "RMATConfig", "dict"]),
 ])
 def test_bad_input(call, kind, fragments):
     with pytest.raises(kind) as error:

@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back bit for bit, and what is damaged says so in one line."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -143,6 +144,17 @@ def test_a_missing_file_and_an_unknown_name_list_what_there_is(tmp_path, monkeyp
     assert RMAT.from_checkpoint("recall").config == make_model().config
 
 
+def test_a_name_too_long_for_a_file_is_refused():
+    assert len(load_error("a" * 5000)) < 500
+
+
+@pytest.mark.parametrize("value", (None, 3, ["recall"], b"recall"))
+def test_what_is_no_name_and_no_path_is_refused(value):
+    with pytest.raises(TypeError) as error:
+        RMAT.from_checkpoint(value)
+    assert_one_line(str(error.value), "name_or_path", repr(value))
+
+
 def test_equal_models_give_equal_files(tmp_path):
     model = make_model()
     files = [tmp_path / f"{i}.safetensors" for i in range(8)]
@@ -190,7 +202,12 @@ def not_an_object(tensors, metadata):
     metadata[key] = '["d_model"]'
 
 
+def extra_is_a_list(tensors, metadata):
+    metadata["rmat_tutorial"] = json.dumps(json.loads(metadata["rmat_tutorial"]) | {"extra": ["task"]})
+
+
 @pytest.mark.parametrize("change, fragments", [
+    (extra_is_a_list, ["damaged header", "extra"]),
     (drop_tensor, ["head.weight"]),
     (add_tensor, ["surplus"]),
     (wrong_shape, ["norm.weight", "(8,)", "(9,)"]),
@@ -210,6 +227,15 @@ def not_an_object(tensors, metadata):
 def test_a_file_whose_contents_do_not_fit_is_refused(saved, change, fragments):
     rewrite(saved, change)
     assert_one_line(load_error(saved), saved.name, *fragments)
+
+
+def test_what_is_not_a_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(CheckpointError) as error:
+        make_model().save(pipe)
+    assert_one_line(str(error.value), "pipe", "not a file")
+    assert pipe.is_fifo()
 
 
 def test_a_place_that_cannot_be_written_says_so(tmp_path):

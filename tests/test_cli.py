@@ -176,6 +176,8 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["train", "text", "--file", "{tmp}/empty.txt"], ("empty.txt is empty",)),
         (["train", "text", "--file", "{tmp}"], ("is not a file",)),
         (["train", "text", "--file", "{tmp}/notes.txt"], ("tokens = 512", "train split of notes.txt has 90")),
+        (["train", "text", "--file", "{tmp}/short.txt", "--segment-len", "1", "--chunk-size", "1"],
+         ("short.txt is too short", "at least 2 bytes")),
         (["train", "recall", "--facts", "9"], ("facts must be at most keys = 8",)),
         (["train", "recall", "--paths", "full,memories"], ("paths must be one of", "'memories'")),
         (["train", "recall", "--n-heads", "5"], ("d_model must be divisible by n_heads (5)",)),
@@ -196,6 +198,7 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
 def test_what_a_user_can_get_wrong_is_one_line(capsys, tmp_path, arguments, fragments):
     (tmp_path / "notes.txt").write_bytes(b"ten bytes." * 10)
     (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "short.txt").write_bytes(b"brief")
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "model.safetensors").write_bytes(b"precious")
     model = RMAT(RMATConfig(vocab_size=96, d_model=8, n_heads=2, n_layers=1))
@@ -236,6 +239,14 @@ def test_the_shipped_models_differ_in_what_they_remember():
     assert (long["tokens"], short["tokens"]) == (32768, 32768)
     assert long["accuracy"] >= 0.98
     assert short["accuracy"] < 0.2  # a guess scores 0.125
+
+
+def test_a_shipped_name_comes_before_a_folder_of_that_name(capsys, tmp_path, monkeypatch):
+    (tmp_path / "recall").mkdir()
+    monkeypatch.chdir(tmp_path)
+    status, printed, _ = call(capsys, "evaluate", "recall", "--tokens", "64", "--sequences", "8")
+    assert status == 0
+    assert "recall: accuracy 1.0000 over 32 positions" in printed
 
 
 def test_cuda_that_is_not_there_is_named(capsys, tmp_path, monkeypatch):

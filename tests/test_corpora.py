@@ -4,6 +4,7 @@ import hashlib
 import os
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -129,6 +130,17 @@ def test_a_text_that_is_too_short_says_so(counted):
     with pytest.raises(CorpusError) as error:
         file_corpus(counted, "test").batch(1, 50, generator())
     assert_one_line(str(error.value), "tokens = 50", "51 bytes", "test split of counted.bin has 50")
+
+
+def test_a_large_file_is_not_loaded(tmp_path):
+    path = tmp_path / "large.bin"
+    with path.open("wb") as file:
+        file.truncate(1 << 28)
+    before = psutil.Process().memory_info().rss
+    corpus = file_corpus(path)
+    tokens, _ = corpus.batch(4, 100, torch.Generator().manual_seed(0))
+    assert len(corpus) == 1 << 28 and tokens.shape == (4, 100)
+    assert psutil.Process().memory_info().rss - before < 1 << 26
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -191,6 +191,7 @@ PROMPT = random_tokens(2, 3)
     ({"top_k": 61}, ValueError, ["top_k", "60", "61"]),
     ({"top_k": 1.5}, TypeError, ["top_k", "int", "1.5"]),
     ({"seed": "x"}, TypeError, ["seed", "int", "'x'"]),
+    ({"seed": 2**64}, ValueError, ["seed", "below 2**64", str(2**64)]),
     ({"stop_token": 60}, ValueError, ["stop_token", "60"]),
     ({"stop_token": -1}, ValueError, ["stop_token", "at least 0", "-1"]),
     ({"prompt": PROMPT[:, :0]}, ValueError, ["prompt", "empty", "(2, 0)"]),

@@ -95,6 +95,7 @@ def test_frequencies(width, base):
     (lambda: apply_rope(torch.ones(3, 4, dtype=torch.int64), torch.arange(3)), TypeError, ["x", "int64"]),
     (lambda: apply_rope(randn(4), torch.arange(1)), ValueError, ["x", "(4,)"]),
     (lambda: apply_rope(randn(3, 4) * float("nan"), torch.arange(3)), ValueError, ["x", "NaN"]),
+    (lambda: apply_rope(randn(3, 4), torch.arange(3) / 0), ValueError, ["positions", "NaN", "finite"]),
 ])
 def test_bad_input(call, kind, fragments):
     with pytest.raises(kind) as error:

@@ -210,6 +210,14 @@ def test_reset_names_a_row_that_is_not_there(rows, fragments):
     assert_one_line(str(error.value), *fragments)
 
 
+@pytest.mark.parametrize("rows", (None, "first", {0, 1}, [None], [0.5], torch.tensor([1j])))
+def test_reset_wants_rows(rows):
+    state = make_model()(random_tokens(2, 5)).state
+    with pytest.raises(TypeError) as error:
+        state.reset(rows)
+    assert_one_line(str(error.value), "rows must be row numbers or a boolean mask")
+
+
 # Rows.
 
 
