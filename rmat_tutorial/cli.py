@@ -74,8 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{stop}\nresume with: {command_line([*again, '--resume'])}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
-        print(f"{PROGRAM} {options.command}: error: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
+        # Torch says on its first line what it lacks (memory, for the most part), and then where in its own code.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"{PROGRAM} {options.command}: error: {reason}", file=sys.stderr)
         return 2
     return 130
 

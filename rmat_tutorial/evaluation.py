@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from .model import RMAT
 from .tasks import IGNORED, RecallTask, Source
-from .validate import require_int
+from .validate import require_int, require_seed
 
 PIECE = 512  # tokens read at a time: more would hold more logits at once and not be faster
 ROWS = 64  # sequences read side by side
@@ -93,12 +93,13 @@ def evaluate(
     """
     require_int("tokens", tokens, 1)
     require_int("sequences", sequences, 1)
-    require_int("seed", seed, 0)
+    require_seed("seed", seed)
     if source.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"source has {source.vocab_size} tokens, the model has vocab_size = {model.config.vocab_size}; "
             "evaluate a model on the task that it was trained on"
         )
+    source.stream(min(sequences, ROWS), tokens, PIECE, torch.Generator())  # raises before a progress bar is drawn
     generator = torch.Generator().manual_seed(seed)
     score, distances = Score(), _Distances(tokens)
     hidden = tokens * sequences < PROGRESS_FROM if progress is None else not progress

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .config import RMATConfig
+
 
 class SegmentCache(NamedTuple):
     """Room for one segment of one layer; positions from ``RMATState.position`` on are zeros.
@@ -30,6 +32,7 @@ class RMATState:
     Its size is fixed: the banks and room for one segment, however many tokens were read.
 
     Attributes:
+        config: of the model that made it; another model refuses it.
         memory: each layer's bank, ``(B, m, d)``; empty without the memory path.
         initial: each layer's learned slots, ``(m, d)``, to which ``reset`` returns; not counted in ``nbytes``,
             because they are the model's parameters.
@@ -37,6 +40,7 @@ class RMATState:
         position: tokens of the unfinished segment read so far, ``0 <= position < L``; 0 at a segment boundary.
     """
 
+    config: RMATConfig
     memory: tuple[Tensor, ...]
     initial: tuple[Tensor, ...]
     cache: tuple[SegmentCache, ...]
@@ -106,9 +110,9 @@ class RMATState:
         return chosen.to(self.cache[0].hidden.device)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> RMATState:
-        return RMATState(
+        return replace(
+            self,
             memory=tuple(map(function, self.memory)),
             initial=tuple(map(function, self.initial)),
             cache=tuple(SegmentCache(*map(function, layer)) for layer in self.cache),
-            position=self.position,
         )

@@ -31,7 +31,7 @@ from .folders import write_whole
 from .model import RMAT
 from .tasks import IGNORED, Source
 from .tracing import collect_gates
-from .validate import require_int, require_number
+from .validate import require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
 DIGEST_BYTES = 32
@@ -80,8 +80,9 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "max_segments"):
             require_int(name, getattr(self, name), 1)
-        for name in ("warmup", "gate_penalty_from", "seed"):
+        for name in ("warmup", "gate_penalty_from"):
             require_int(name, getattr(self, name), 0)
+        require_seed("seed", self.seed)
         for name in ("lr", "clip"):
             require_number(name, getattr(self, name), 0.0, above=True)
         for name in ("weight_decay", "gate_penalty"):
@@ -341,6 +342,8 @@ def train(
     identity = json.loads(json.dumps(
         {"config": config.to_dict(), "source": source.describe(), "settings": asdict(settings)}
     ))
+    if folder.path.exists() and not folder.path.is_dir():
+        raise TrainingError(f"out must be a folder, and {folder.path} is a file; give another name")
     trainer = Trainer(config, source, settings, device)
     if resume:
         folder.resume(trainer, identity)

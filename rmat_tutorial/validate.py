@@ -17,6 +17,13 @@ def require_int(name: str, value: Any, minimum: int) -> None:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
+def require_seed(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an ``int`` that torch takes as a seed, ``0 <= value < 2**64``."""
+    require_int(name, value, 0)
+    if value >= 2**64:
+        raise ValueError(f"{name} must be below 2**64, got {value}")
+
+
 def require_number(name: str, value: Any, minimum: float, *, above: bool = False) -> None:
     """Raise unless ``value`` is a finite number ``>= minimum`` (``> minimum`` with ``above``)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -128,13 +128,20 @@ def test_tokens(tokens, kind, fragments):
 
 @pytest.mark.parametrize("changes", [
     {"d_model": 12}, {"n_heads": 1}, {"n_layers": 1}, {"n_layers": 3}, {"segment_len": 6}, {"memory_slots": 5},
-    {"paths": ("full", "chunk")}, {"d_model": 4, "n_heads": 1},
+    {"paths": ("full", "chunk")}, {"d_model": 4, "n_heads": 1}, {"chunk_size": 3},
+    {"gate": "hard"}, {"carry": "oldest"},
 ])
 @pytest.mark.parametrize("length", (5, 7))
 def test_a_state_of_another_model(changes, length):
     """At a segment boundary of the other model, or inside its segment."""
     state = make_model(**changes)(random_tokens(2, length)).state
-    assert_one_line(model_error(ValueError, state=state), "state", "another model")
+    message = model_error(ValueError, state=state)
+    assert_one_line(message, "state", "another model", *(f"{name} = " for name in changes))
+
+
+def test_a_state_of_another_backend_is_taken():
+    other = make_model(backend="eager", dropout=0.5)
+    assert torch.isfinite(MODEL(TOKENS, other(TOKENS).state).logits).all()
 
 
 def test_a_state_with_memory_for_a_model_without():

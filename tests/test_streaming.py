@@ -17,7 +17,18 @@ from strategies import (
     splits,
 )
 
+from rmat_tutorial import RMAT
+
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+@pytest.mark.parametrize("name", ("recall", "recall-no-memory", "text"))
+def test_a_shipped_model_reads_token_by_token_as_it_reads_whole(name):
+    model = RMAT.from_checkpoint(name)
+    tokens = torch.randint(model.config.vocab_size, (2, 150), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = model(tokens).logits
+        torch.testing.assert_close(read_in_pieces(model, tokens, [1] * 150)[0], whole, rtol=1e-5, atol=1e-5)
 
 
 def assert_same_state(ours, theirs, tolerance=0.0):

@@ -32,7 +32,7 @@ from rmat_tutorial.training import Curriculum, RunFolder, Trainer, TrainingError
 TASK = RecallTask(keys=3, values=2, facts=2, noise_tokens=2)
 CONFIG = RMATConfig(vocab_size=TASK.vocab_size, d_model=8, n_heads=2, n_layers=2, segment_len=6, chunk_size=3,
                     memory_slots=4, write_slots=2, gate="hard", dropout=0.1)
-SETTINGS = TrainSettings(steps=12, batch_size=3, warmup=3, max_segments=4, grow_below=1.0, gate_penalty_from=4)
+SETTINGS = TrainSettings(steps=12, batch_size=3, warmup=3, max_segments=4, grow_below=2.9, gate_penalty_from=4)
 TEXT = Corpus(np.frombuffer(b"the cat sat on the mat. " * 40, dtype=np.uint8), "cats", "", "all")
 
 
