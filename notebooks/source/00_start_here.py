@@ -11,7 +11,7 @@
 # **Time:** 25 minutes. **You need:** to have run a cell before. No GPU.
 #
 # **The question of the course:** why does a transformer forget, and what does it cost not to? In concrete terms: a
-# fact is said once, 10 000 tokens of noise follow, then comes a question about the fact. This notebook shows who can
+# fact is said once, 10,000 tokens of noise follow, then comes a question about the fact. This notebook shows who can
 # answer. The others show why.
 
 # %% [markdown] tags=["instructor"]
@@ -43,7 +43,8 @@ torch.set_num_threads(1)
 # %% [markdown]
 # ## 1 A fact, some noise, a question
 #
-# A model reads **tokens**: small units, each a whole number to the model. Here is a stream of 64 of them, with labels.
+# A model reads **tokens**: small units, each a whole number to the model. Here is a stream of 64 of them, 32 in a line,
+# each printed as its label.
 
 # %%
 task = RecallTask()
@@ -52,8 +53,8 @@ for segment in stream.tokens.split(32):
     print(" ".join(task.decode(token) for token in segment))
 
 # %% [markdown]
-# `B=3` is a fact: key B has the value 3. `·` is noise; the model sees 16 different kinds of it. `B?` asks for the value
-# of B. There are 8 keys and 8 values, so guessing is right one time in 8.
+# `B=3` is one token, a fact: key B has the value 3. `·` is noise; the model sees 16 different kinds of it. `B?` asks for
+# the value of B. There are 8 keys and 8 values, so guessing is right one time in 8.
 
 # %%
 print(f"{task.keys} keys, {task.values} values: chance is {task.chance}")
@@ -64,7 +65,9 @@ assert task.chance == 1 / 8 and task.noise_tokens == 16
 # it again.
 #
 # What outlives a segment is the **bank**: a fixed number of vectors in each layer. One of these vectors is a **slot**.
-# After each segment the oldest slots leave the bank and new ones enter.
+# After each segment the oldest slots leave the bank and as many enter. A slot that enters starts as a copy of one of the
+# newest. A **gate** decides what share of the copy is overwritten with what the segment brought. A shut gate overwrites
+# nothing.
 
 # %%
 model = RMAT.from_checkpoint("recall")
@@ -82,13 +85,13 @@ assert without.config == replace(config, paths=("full", "chunk"))
 # Two models were trained on such streams. They differ in one thing: the second lacks the memory. Each stream states four
 # facts and asks for all four at its end.
 #
-# Commit yourself before you see the result. Your answers are kept.
+# Commit yourself before you scroll on. Your answers are kept, and section 4 sets the measurement beside them.
 
 # %%
 OPTIONS = ["about 0.5, as by guessing", "about 2", "about 3", "nearly all 4"]
 predict(
     "00.without",
-    "1 024 tokens: four facts in noise, then four questions. How many answers of the model "
+    "1,024 tokens: four facts in noise, then four questions. How many answers of the model "
     "without memory are right, on average?",
     OPTIONS,
 )
@@ -105,26 +108,27 @@ predict(
 #
 # State facts of your own, place them, choose a length and a model, and press **Go**. The stream runs from left to right.
 #
-# - Above: how far the write **gates** open after each segment. A gate decides what share of a slot is overwritten.
+# - Above: how far the gates open after each segment, a row for each slot that enters.
 # - Below: what the model would answer if the stream ended there and the facts were asked. Dark is sure and right.
-# - The triangles mark where the facts are. On the right are the answers at the end.
+# - The triangles mark where the facts are.
+# - On the right: the answers at the end. A frame marks the right value, dark is what the model says.
 
 # %%
 playground = RecallPlayground(task, model, without)
+at_first = {name: control.value for name, control in playground.controls.items() if name != "go"}
 playground
 
 # %% [markdown]
-# **What you see.** A row is pale until its triangle and dark from there to the end: the fact was read once, and every
-# later question about it would have been answered. When a fact passes, gates open. In noise they are shut, nearly always exactly:
-# what the slots hold stays as it is, to the last bit.
+# **What you see.** A row is pale until the segment with its triangle and dark from there to the end: the fact was read
+# once, and every later question about it would have been answered. When a fact passes, gates open. In noise they are
+# shut, nearly always exactly: what the slots hold stays as it is, to the last bit.
 #
-# **Try.** Choose the model without memory and press Go: each row is dark for one segment, the one with the fact in it. Then
-# wipe the memory after each segment. Then move the facts, make the stream longer, change the noise.
+# **Try.** Choose the model without memory and press Go: each row is dark for one segment, the one with the fact in it.
+# Then wipe the memory after each segment. Then move the facts, make the stream longer, change the noise.
+#
+# The next two cells move the same controls, to check what is said here, and put them back as they were at first.
 
 # %%
-at_first = {name: control.value for name, control in playground.controls.items() if name != "go"}
-
-
 def go(**values) -> str:
     """Set the playground's controls, press Go and return its caption."""
     for name, value in (at_first | values).items():
@@ -160,7 +164,8 @@ assert opened.count_nonzero() < 0.1 * opened.numel() and "4 of them with a fact"
 # %% [markdown]
 # ## 4 At every length
 #
-# One stream proves little. The next cell reads 32 streams of each length, facts anywhere in them, and counts.
+# One stream proves little. The next cell reads 32 streams of each length, facts anywhere in them, and counts. It takes
+# some seconds.
 
 # %%
 @torch.no_grad()
@@ -224,8 +229,9 @@ assert longest == 512
 # %% [markdown]
 # ## 5 What it costs not to forget
 #
-# There is another way not to forget: attend to all tokens, always. Then the keys and values of every token have to be
-# kept, in every layer. The model with memory carries its **state** instead: the banks, and room for one segment.
+# There is another way not to forget: attend to all tokens, always. Attention reads two vectors of each token, named like
+# the halves of a fact: its key and its value. Those of every token have to be kept then, in every layer: the **cache**.
+# The model with memory carries its **state** instead: the banks, and room for one segment.
 
 # %%
 def cache_bytes(tokens: int) -> int:
@@ -242,31 +248,36 @@ print(f"1,000,000 tokens: cache {cache_bytes(1_000_000):13,} bytes, as computed"
 assert state_bytes[1_000] == state_bytes[10_000] == model.init_state(1).nbytes
 
 # %% [markdown]
-# The cache grows with every token. The state is the same size after one token and after a million. So the cost of not
-# forgetting need not grow, if the model picks what it keeps. Time has the same problem, worse: notebook 01 measures it.
+# The cache grows with every token. The state has one size, before the first token and after 10,000: nothing in it grows.
+# So the cost of not forgetting need not grow, if the model picks what it keeps. Time has the same problem, worse:
+# notebook 01 measures it.
 
 # %% [markdown]
 # ## 6 Playground: a model that reads text
 #
 # The `text` model reads bytes: one token is one byte. Type anything and press Enter.
 #
-# - Above: three attention maps of one head. Each row is a byte, dark is what it looks at: any earlier byte of the
-#   segment (full), of its chunk, or a slot of the bank (memory).
-# - Below: what it expects next; how a layer weighs the three paths, its **λ**; how far its write gates opened.
+# In each layer a byte looks along three **paths**: at itself and the earlier bytes of its segment (full); at those of its
+# **chunk**, a part of the segment (chunk); at the slots of the bank (memory). Each path has several **heads**,
+# attentions side by side.
+#
+# - Above: the three maps of one head, for the last segment of the text. Each row is a byte, dark is what it looks at.
+# - Below: what the model expects next; how a layer weighs the three paths, its **λ**; how far its gates opened.
 
 # %%
 text_model = RMAT.from_checkpoint("text")
 text_playground = TextPlayground(text_model)
+shown_first = {name: control.value for name, control in text_playground.controls.items()}
 text_playground
 
 # %% [markdown]
-# **Try.** Look through the heads; head 1 of layer 1 mostly looks one byte back. Then type the beginning of a Python
-# function, of an English sentence, of a Greek one. Two digits are a byte that is no printable character.
+# **Try.** Look through the heads, counted from 0; on the full path, head 1 of layer 1 mostly looks one byte back. Then
+# type the beginning of a Python function, of an English sentence, of a Greek one. Here `·` is a space. Two hexadecimal
+# digits are a byte that is no printable ASCII character.
+#
+# Again the next two cells move the controls and put them back.
 
 # %%
-shown_first = {name: control.value for name, control in text_playground.controls.items()}
-
-
 def look(**values) -> str:
     """Set the text playground's controls and return its caption."""
     for name, value in (shown_first | values).items():
@@ -324,8 +335,9 @@ print(look())
 # notebook goes on with the course's own version, so every notebook runs untouched. ●○○ is easy, ●●● is hard. Hints fold
 # out.
 #
-# **Exercise 1** ●○○ 2 minutes. Write what a gate z does. Where it is 0 the slot keeps what it carried; where it is 1
-# the slot takes the candidate; in between it mixes.
+# **Exercise 1** ●○○ 2 minutes. Write what a gate z does. `carried` is the copy that a slot starts as, `candidate` is
+# what the segment brought. Where z is 0 the slot keeps what it carried; where it is 1 the slot takes the candidate; in
+# between it mixes. Shapes: B streams, w slots that enter, d numbers in each.
 #
 # <details><summary>Hint 1</summary>The two shares add up to 1.</details>
 # <details><summary>Hint 2</summary>What was carried counts 1 − z times.</details>
@@ -341,15 +353,17 @@ def gated_write(carried: Tensor, candidate: Tensor, gate: Tensor) -> Tensor:
 gated_write = check("00.gated_write", gated_write, otherwise=torch.lerp)
 
 # %% [markdown]
-# That line is what happens in the model. `record` shows a write that the trained model made; the same three inputs give
-# the same slots.
+# That line is what happens in the model. `record` shows a write that the trained model made: what was carried is a copy
+# of the newest slots, and the same three inputs give the same slots.
 
 # %%
 with torch.no_grad(), record(model) as trace:
     model(stream.tokens[None])
-write = trace.segments[0].layers[0].write
+layer = trace.segments[0].layers[0]
+write = layer.write
 slots = gated_write(write.carried, write.candidate, write.gate)
 print("slots written:", tuple(slots.shape), " largest gate:", f"{write.gate.max():.2f}")
+assert torch.equal(write.carried, layer.bank[:, -config.write_slots :])
 assert torch.allclose(slots, write.memory[:, -config.write_slots :], atol=1e-6)
 
 # %% [markdown] tags=["instructor"]
@@ -358,7 +372,8 @@ assert torch.allclose(slots, write.memory[:, -config.write_slots :], atol=1e-6)
 
 # %% [markdown]
 # **The environment check.** One line for each thing that can be wrong, with its fix. If something does not work, start
-# here; paste the lines when you ask for help. In a terminal: `python -m rmat_tutorial doctor`.
+# here; paste the lines when you ask for help. In a terminal, in the course's folder:
+# `.venv/bin/python -m rmat_tutorial doctor`.
 
 # %% tags=["nbval-ignore-output"]
 print(doctor.as_text(doctor.diagnose()))
@@ -375,9 +390,10 @@ print(doctor.as_text(doctor.diagnose()))
 # %% [markdown]
 # ## Ledger
 #
-# The paper is A. Kashyap, arXiv 2507.00453, July 2025. It came without code and leaves room. Each notebook ends with
-# the rows that it settles: what the paper states, our equation for it, the function that computes it, the test that
-# holds it, and what was left open with our choice.
+# The paper is A. Kashyap, arXiv 2507.00453, July 2025. It came without code and leaves room. Each notebook has a table
+# of what it settles: what the paper states, our equation for it, the function that computes it, the test that holds it,
+# and what was left open with our choice. Here x are the vectors of a segment's L tokens, M is a bank of m slots of d
+# numbers, N the number of layers, c what was carried, z the gate.
 #
 # | Paper | Our equation | Code | Test | Left open, and our choice |
 # |---|---|---|---|---|
