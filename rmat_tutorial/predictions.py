@@ -98,8 +98,15 @@ def reveal(key: str, outcome: str | int, explanation: str = "") -> None:
         verdict = "Your prediction held." if kept.answer == measured else "The measurement says otherwise."
         lines = [f"You predicted: {kept.answer}", f"Measured: {measured}", verdict]
     lines += [explanation] if explanation else []
-    paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-    display({"text/html": f'<div class="rmat-reveal">{paragraphs}</div>', "text/plain": "\n".join(lines)}, raw=True)
+    # With its question: it was asked cells ago, and one cell may reveal two.
+    asked, told = html.escape(question.question), "<br>".join(map(html.escape, lines))
+    display(
+        {
+            "text/html": f'<div class="rmat-reveal"><p><b>{asked}</b><br>{told}</p></div>',
+            "text/plain": "\n".join([question.question, *lines]),
+        },
+        raw=True,
+    )
 
 
 def _option(options: Sequence[str], outcome: str | int) -> str:

@@ -570,6 +570,15 @@ def test_the_function_of_the_course_is_not_taken_for_an_answer(capsys):
     assert progress.exercises() == {}
 
 
+def test_what_an_answer_prints_comes_once(capsys):
+    def chatty(q, k):
+        print("shape of q:", tuple(q.shape))
+        return scores_by_matmul(q, k)
+
+    assert check(SCORES, chatty, otherwise) is chatty
+    assert capsys.readouterr().out.count("shape of q:") == 1
+
+
 def test_what_cannot_be_checked_raises():
     with pytest.raises(ValueError, match=r"'01\.scaled_score' is unknown; did you mean '01\.scaled_scores'\?"):
         check("01.scaled_score", scores_by_matmul, otherwise)

@@ -224,14 +224,15 @@ def test_the_reveal_sets_the_answer_beside_the_measurement_and_closes_the_questi
     question.choices.value = "2 times"
     reveal("cost", "4 times", "From 64 to 128 tokens: 16 KiB to 64 KiB.")
     assert shown[0]["text/plain"].splitlines() == [
+        QUESTION,
         "You predicted: 2 times",
         "Measured: 4 times",
         "The measurement says otherwise.",
         "From 64 to 128 tokens: 16 KiB to 64 KiB.",
     ]
     assert shown[0]["text/html"] == (
-        '<div class="rmat-reveal"><p>You predicted: 2 times</p><p>Measured: 4 times</p>'
-        "<p>The measurement says otherwise.</p><p>From 64 to 128 tokens: 16 KiB to 64 KiB.</p></div>"
+        f'<div class="rmat-reveal"><p><b>{QUESTION}</b><br>You predicted: 2 times<br>Measured: 4 times<br>'
+        "The measurement says otherwise.<br>From 64 to 128 tokens: 16 KiB to 64 KiB.</p></div>"
     )
     assert question.choices.disabled
     assert predict("cost", QUESTION, OPTIONS).choices.disabled
@@ -240,13 +241,13 @@ def test_the_reveal_sets_the_answer_beside_the_measurement_and_closes_the_questi
 def test_a_prediction_that_held_is_said_to_hold(shown):
     predict("cost", QUESTION, OPTIONS).choices.value = "4 times"
     reveal("cost", 2)
-    assert shown[0]["text/plain"] == "You predicted: 4 times\nMeasured: 4 times\nYour prediction held."
+    assert shown[0]["text/plain"] == f"{QUESTION}\nYou predicted: 4 times\nMeasured: 4 times\nYour prediction held."
 
 
 def test_an_untouched_question_is_revealed_and_stays_open(shown):
     question = predict("cost", QUESTION, OPTIONS)
     reveal("cost", 2, "Measured twice.")
-    assert shown[0]["text/plain"] == "No prediction kept. Measured: 4 times\nMeasured twice."
+    assert shown[0]["text/plain"] == f"{QUESTION}\nNo prediction kept. Measured: 4 times\nMeasured twice."
     assert not progress.path().exists()
     question.choices.value = "the same"
     assert progress.predictions()["cost"].answer == "the same"
@@ -266,7 +267,7 @@ def test_an_answer_to_other_options_is_not_shown_as_chosen(shown):
     question = predict("cost", QUESTION, OPTIONS)
     assert question.choices.value is None
     reveal("cost", 2)
-    assert shown[0]["text/plain"].startswith("No prediction kept.")
+    assert shown[0]["text/plain"].startswith(f"{QUESTION}\nNo prediction kept.")
     question.choices.value = "4 times"
     assert question.choices.value == "4 times" and progress.predictions()["cost"].answer == "4 times"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+
 from ..progress import record_exercise
 from .diagnosis import attempt, diagnose
 from .exercise import Answer, Exercise
@@ -29,7 +32,9 @@ def check(exercise: str, answer: Answer, otherwise: Answer) -> Answer:
     if _is_stub(task, answer):
         show("not attempted yet", task, "The notebook goes on with the course's own function.")
         return otherwise
-    finding = diagnose(task, answer)
+    # What the function prints was seen once, for the example above; here it would come for every input.
+    with redirect_stdout(io.StringIO()):
+        finding = diagnose(task, answer)
     if finding is None:
         show("OK", task, f"Right on all {len(task.cases())} inputs, gradients included.")
     else:

@@ -42,7 +42,7 @@ def diagnose(exercise: Exercise, answer: Answer) -> Finding | None:
     if changed:
         return Finding(
             f"The result is right, but your function changes its input {' and '.join(changed)} in place, and the "
-            "caller still needs it. Avoid methods that end in _ and assignments into the input."
+            "caller still needs it. Avoid +=, methods that end in _ and assignments into the input."
         )
     problem = gradient_problem(exercise, answer, next(case for case in cases if case.is_double))
     return Finding(problem) if problem else None
