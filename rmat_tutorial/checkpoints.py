@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from .folders import data
+from .folders import data, write_whole
 
 HEADER = "rmat_tutorial"
 
@@ -70,22 +70,11 @@ def write_checkpoint(
     # One entry: safetensors writes several in no fixed order, and equal models should give equal files.
     metadata = {HEADER: json.dumps({"config": config, "extra": extra})}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = None
     try:
-        if path.exists() and not path.is_file():  # os.replace would put a file in the place of a device
-            raise CheckpointError(f"cannot write the checkpoint {path}: something that is not a file has that name")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        save_file(contiguous, temporary, metadata=metadata)
-        # mkstemp makes a private file; a checkpoint is to be read by whoever may read its folder.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        write_whole(path, save(contiguous, metadata))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -94,24 +83,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: the file cannot be read, is damaged, or is not a checkpoint of this package.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if HEADER not in metadata:
-                raise CheckpointError(
-                    f"{path} is a safetensors file, but not a checkpoint of this package: its header has no {HEADER!r}"
-                )
-            header = json.loads(metadata[HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config, extra = header["config"], header["extra"]
-        if not (isinstance(config, dict) and isinstance(extra, dict)):
-            raise TypeError("config and extra must be JSON objects")
-        return Checkpoint(tensors, config, extra)
-    except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} is no readable checkpoint (truncated, or of another kind): {reason}") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} has a damaged header: {error}") from error
+    with _opened(path) as (file, header):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return Checkpoint(tensors, **header)
 
 
 def read_info(name_or_path: str | Path) -> dict[str, Any]:
@@ -120,5 +94,27 @@ def read_info(name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: as ``read_checkpoint``.
     """
-    checkpoint = read_checkpoint(find_checkpoint(name_or_path))
-    return {"config": checkpoint.config, "extra": checkpoint.extra}
+    with _opened(find_checkpoint(name_or_path)) as (_, header):
+        return header
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open safetensors file and its header; what goes wrong inside becomes a ``CheckpointError``."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if HEADER not in metadata:
+                raise CheckpointError(
+                    f"{path} is a safetensors file, but not a checkpoint of this package: its header has no {HEADER!r}"
+                )
+            header = json.loads(metadata[HEADER])
+            config, extra = header["config"], header["extra"]
+            if not (isinstance(config, dict) and isinstance(extra, dict)):
+                raise TypeError("config and extra must be JSON objects")
+            yield file, {"config": config, "extra": extra}
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is no readable checkpoint (truncated, or of another kind): {reason}") from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} has a damaged header: {error}") from error

@@ -36,10 +36,18 @@ def data() -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, so that no reader and no kill ever sees half of it."""
+    """Write a file through a temporary one beside it, so that no reader and no kill ever sees half of it.
+
+    Raises ``OSError`` when it cannot be written, or when ``path`` is there and is not a file.
+    """
+    if path.exists() and not path.is_file():  # os.replace would put a file in the place of a device
+        raise OSError(f"{path} is there and is not a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -254,10 +254,8 @@ class RMAT(nn.Module):
             raise TypeError(f"state must be an RMATState, got {type(state).__name__}")
         if state.batch_size != batch_size:
             raise ValueError(f"state has {state.batch_size} rows, tokens have {batch_size}; they must be equal")
-        mine, its = ({**config.to_dict(), **FREE_OF_THE_STATE} for config in (self.config, state.config))
-        if mine != its:
-            fields = ", ".join(f"{name} = {its[name]} (here {mine[name]})" for name in mine if mine[name] != its[name])
-            raise ValueError(f"state is of another model, with {fields}; start from this model's init_state")
+        if state.config != self.config:
+            self._check_architecture(state.config)
         weight = self.embed.weight
         for tensor in (*state.memory, *(c.k for c in state.cache)):
             if tensor.dtype != weight.dtype or tensor.device != weight.device:
@@ -268,3 +266,9 @@ class RMAT(nn.Module):
         cached = [tensor for layer in state.cache for tensor in layer] if state.position else []
         if any(torch.isnan(tensor).any() for tensor in (*state.memory, *cached)):
             raise ValueError("state contains NaN; start again from init_state")
+
+    def _check_architecture(self, other: RMATConfig) -> None:
+        mine, its = ({**config.to_dict(), **FREE_OF_THE_STATE} for config in (self.config, other))
+        if mine != its:
+            fields = ", ".join(f"{name} = {its[name]} (here {mine[name]})" for name in mine if mine[name] != its[name])
+            raise ValueError(f"state is of another model, with {fields}; start from this model's init_state")

@@ -7,14 +7,13 @@ written under a lock, so several notebooks can be open at once; a file is replac
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .folders import home
+from .folders import home, write_whole
 from .validate import require_text
 
 try:
@@ -137,9 +136,4 @@ def _set_aside(file: Path) -> Path:
 
 def _write(answers: dict[str, KeptAnswer], solved: dict[str, bool]) -> None:
     content = {"predictions": {key: asdict(kept) for key, kept in answers.items()}, "exercises": solved}
-    temporary = path().with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path())
+    write_whole(path(), json.dumps(content, indent=2, ensure_ascii=False).encode())

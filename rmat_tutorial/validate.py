@@ -46,13 +46,6 @@ def require_float_tensor(name: str, value: Any, axes: Sequence[str], sizes: dict
     ``axes`` names each axis; a leading ``"..."`` stands for any number of axes. ``sizes`` holds the
     sizes that are already known, by axis name, and gains those of the axes seen here for the first time.
     """
-    require_float_shape(name, value, axes, sizes)
-    if torch.isnan(value).any():
-        raise ValueError(f"{name} contains NaN; every element must be a number")
-
-
-def require_float_shape(name: str, value: Any, axes: Sequence[str], sizes: dict[str, int] | None = None) -> None:
-    """``require_float_tensor`` without the look at the elements, which would wait for a GPU."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if not value.is_floating_point():
@@ -68,6 +61,8 @@ def require_float_shape(name: str, value: Any, axes: Sequence[str], sizes: dict[
             raise ValueError(
                 f"{name} must have shape {wanted} with {axis} = {known[axis]}, got {tuple(value.shape)}"
             )
+    if torch.isnan(value).any():
+        raise ValueError(f"{name} contains NaN; every element must be a number")
 
 
 def require_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def chromium() -> str:
             pytest.fail(missing)
         pytest.skip(missing)
     return found
+
+
+@pytest.fixture
+def style() -> Iterator[None]:
+    """The course's look for the figures of one test, which are closed after it."""
+    import matplotlib.pyplot as plt
+
+    from rmat_tutorial.plots import use_style
+
+    with plt.rc_context():
+        use_style()
+        yield
+        plt.close("all")
 
 
 class CourseRun:

@@ -1,6 +1,5 @@
 """The pictures of notebook 01: what they show is what was computed, and each value of a control has an answer."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -11,12 +10,7 @@ from rmat_tutorial.pictures import AttentionMap, Cost, byte_label, cost_lines, i
 SEGMENT, CHUNK, SLOTS = 16, 4, 6
 
 
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context():
-        plots.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("style")
 
 
 def model(paths=("full", "chunk", "memory")):
