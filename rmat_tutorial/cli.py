@@ -17,7 +17,7 @@ import torch
 
 from . import folders
 from .checkpoints import read_info, shipped_checkpoints
-from .config import CARRIES, GATES, PATHS, RMATConfig
+from .config import CARRIES, GATES, PATHS, POOLS, RMATConfig
 from .corpora import file_corpus, installed_corpus
 from .evaluation import Evaluation, evaluate
 from .model import RMAT
@@ -28,6 +28,7 @@ PROGRAM = "python -m rmat_tutorial"
 SCORE_SEED = 1
 SCORES = ((1, 512), (64, 64))  # length, in longest streams of training, and number of the streams that are scored
 MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "memory_slots", "write_slots")
+MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
 TASK_FIELDS = ("keys", "values", "facts", "noise_tokens", "fact_span")
 SETTINGS_FIELDS = ("steps", "batch_size", "lr", "max_segments", "gate_penalty", "seed")
 
@@ -113,6 +114,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--paths", help=f"some of {','.join(PATHS)}, with commas between")
     model.add_argument("--gate", choices=GATES)
     model.add_argument("--carry", choices=CARRIES)
+    model.add_argument("--pool", choices=POOLS)
+    model.add_argument("--gate-bias", type=float, help="initial bias of the write gate; far above 0 it stays open")
     task = parser.add_argument_group("recall: the task")
     for name in ("keys", "values", "facts", "noise_tokens"):
         task.add_argument(f"--{name.replace('_', '-')}", type=int)
@@ -167,7 +170,7 @@ def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
 def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[RMATConfig, TrainSettings]:
     """The recipe of the task with what the options change."""
     recipe = RECIPES[options.task]
-    config = replace(recipe.config, vocab_size=vocab_size, **given(options, (*MODEL_FIELDS, "gate", "carry")))
+    config = replace(recipe.config, vocab_size=vocab_size, **given(options, (*MODEL_FIELDS, *MEMORY_FIELDS)))
     if options.paths is not None:
         config = replace(config, paths=tuple(options.paths.split(",")))
     return config, replace(recipe.settings, **given(options, SETTINGS_FIELDS))

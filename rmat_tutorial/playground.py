@@ -19,8 +19,7 @@ from .canvas import MovingCanvas
 from .config import PATHS
 from .facts import FactsError, Reading, Stream, make_stream, parse_facts, read_stream
 from .model import RMAT
-from .pictures import byte_label
-from .plots import PATH_COLOURS, attention_map
+from .plots import PATH_COLOURS, attention_map, byte_label
 from .tasks import RecallTask, key_name
 from .tracing import SegmentTrace, record
 from .widgets import Explorer

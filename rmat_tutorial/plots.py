@@ -94,6 +94,13 @@ def show(fig: Figure, alt: str) -> None:
     plt.close(fig)
 
 
+def byte_label(byte: int) -> str:
+    """A byte as one reads it: its ASCII character, "·" for a blank, else two hexadecimal digits."""
+    if byte == ord(" "):
+        return "·"
+    return chr(byte) if 32 < byte < 127 else f"{byte:02x}"
+
+
 def attention_map(
     ax: Axes,
     weights: torch.Tensor | np.ndarray,

@@ -49,6 +49,8 @@ class Explorer(ipywidgets.VBox):
         self.controls = controls
         self._button = next((c for c in controls.values() if isinstance(c, ipywidgets.Button)), None)
         self._valued = {name: c for name, c in controls.items() if not isinstance(c, ipywidgets.Button)}
+        self._at_first = {name: control.value for name, control in self._valued.items()}
+        self._is_being_set = False
         self.caption = ""
         width, height = picture.figure.canvas.get_width_height()
         self.image = ipywidgets.Image(
@@ -73,6 +75,27 @@ class Explorer(ipywidgets.VBox):
     def png(self) -> bytes:
         """The picture as it is now."""
         return bytes(self.image.value)
+
+    def set(self, **values: Any) -> str:
+        """Set the controls named in ``values``, and every other to what it was at first; return the caption.
+
+        The picture is drawn once; a button is not waited for. Raises ``ValueError`` for a name that is no control
+        and for a value that the control cannot have.
+        """
+        for name in values:
+            if name not in self._at_first:
+                raise ValueError(f"{name!r} is no control; known: {', '.join(map(repr, self._at_first))}")
+        self._is_being_set = True
+        try:
+            for name, value in (self._at_first | values).items():
+                self.controls[name].value = value
+                taken = self.controls[name].value
+                if taken != value:
+                    raise ValueError(f"{name} cannot be {value!r}: its control made {taken!r} of it")
+        finally:
+            self._is_being_set = False
+        self.redraw()
+        return self.caption
 
     def redraw(self) -> None:
         """Draw the picture for the values that the controls have now; raise what drawing raises."""
@@ -115,12 +138,14 @@ class Explorer(ipywidgets.VBox):
         for control in self._valued.values():
             if self._button is None:
                 control.add_class("rmat-live")
-                control.observe(lambda _: self.redraw(), "value")
+                control.observe(lambda _: self._is_being_set or self.redraw(), "value")
             else:
                 control.add_class("rmat-waiting")
                 control.observe(lambda _: self._wait(), "value")
 
     def _wait(self) -> None:
+        if self._is_being_set:
+            return
         self._notice.value = f"<p>Changed. Press “{html.escape(self._button.description)}” to see it.</p>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,6 +15,7 @@ import torch
 from strategies import assert_one_line
 
 from rmat_tutorial import RMAT, RMATConfig, cli, folders
+from rmat_tutorial.checkpoints import shipped_checkpoints
 from rmat_tutorial.cli import main
 from rmat_tutorial.tasks import RecallTask
 from rmat_tutorial.training import RunFolder
@@ -120,10 +121,12 @@ def test_the_default_folder_is_the_courses_own(capsys):
 def test_options_reach_model_task_and_settings(capsys, tmp_path):
     out = tmp_path / "run"
     call(capsys, *RECALL, "--out", out, "--paths", "full,chunk", "--gate", "sigmoid", "--carry", "oldest",
-         "--fact-span", "0.25", "0.75", "--lr", "0.01", "--gate-penalty", "0.1")
+         "--pool", "mean", "--gate-bias", "-1.5", "--fact-span", "0.25", "0.75", "--lr", "0.01",
+         "--gate-penalty", "0.1")
     identity = RunFolder(out).read()["identity"]
     config, settings = identity["config"], identity["settings"]
     assert (config["paths"], config["gate"], config["carry"]) == (["full", "chunk"], "sigmoid", "oldest")
+    assert (config["pool"], config["gate_bias"]) == ("mean", -1.5)
     assert (config["d_model"], config["n_heads"], config["segment_len"]) == (8, 2, 8)
     assert (settings["lr"], settings["gate_penalty"], settings["steps"]) == (0.01, 0.1, 4)
     assert identity["source"]["fact_span"] == [0.25, 0.75]
@@ -213,7 +216,7 @@ def test_what_a_user_can_get_wrong_is_one_line(capsys, tmp_path, arguments, frag
     assert (tmp_path / "occupied" / "model.safetensors").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("name", ["recall", "recall-no-memory", "text"])
+@pytest.mark.parametrize("name", sorted(shipped_checkpoints()))
 def test_a_shipped_checkpoint_is_what_its_json_says(capsys, name):
     report = json.loads((folders.data() / f"{name}.json").read_text())
     assert (folders.data() / f"{name}.safetensors").stat().st_size < 2_000_000

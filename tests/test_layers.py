@@ -13,7 +13,7 @@ PACKAGE = Path(rmat_tutorial.__file__).parent
 LAYERS = (
     "validate folders config",
     "rope attention",
-    "kernels memory tasks corpora progress",
+    "kernels memory tasks corpora progress measuring",
     "state checkpoints",
     "block sampling",
     "model",

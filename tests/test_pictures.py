@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from rmat_tutorial import RMAT, RMATConfig, plots, record
-from rmat_tutorial.pictures import AttentionMap, Cost, byte_label, cost_lines, influence_maps
+from rmat_tutorial.pictures.attention import AttentionMap
+from rmat_tutorial.pictures.cost import Cost, cost_lines
+from rmat_tutorial.pictures.influence import influence_maps
+from rmat_tutorial.plots import byte_label
 
 SEGMENT, CHUNK, SLOTS = 16, 4, 6
 

@@ -200,3 +200,35 @@ def test_a_redraw_takes_the_kernel_milliseconds(capsys):
     with capsys.disabled():
         print(f"\nkernel time of a redraw, 32 by 32 weights with labels: median {statistics.median(times):.1f} ms")
     assert statistics.median(times) < 100
+
+
+def test_set_names_some_controls_and_puts_the_others_back():
+    widget = explorer(width=ipywidgets.IntSlider(1, 0, 5, description="width"))
+    first = widget.png
+    widget.controls["width"].value = 4
+    draws = widget.picture.draws
+    assert widget.set(height=9) == widget.caption == "The bar is 9 high."
+    assert (widget.controls["height"].value, widget.controls["width"].value) == (9, 1)
+    assert widget.picture.draws == draws + 1, "drawn once, not for each control"
+    assert widget.set() == "The bar is 3 high." and widget.png == first
+    widget.controls["height"].value = 5
+    assert widget.caption == "The bar is 5 high.", "the controls are connected again"
+
+
+def test_set_does_not_wait_for_the_button():
+    widget = explorer(go=ipywidgets.Button(description="Go"))
+    assert widget.set(height=9) == "The bar is 9 high." and "Changed" not in shown(widget)
+    widget.controls["height"].value = 4
+    assert widget.caption == "The bar is 9 high." and "Changed. Press “Go”" in shown(widget)
+
+
+def test_set_refuses_what_no_control_can_show():
+    widget = explorer(go=ipywidgets.Button(description="Go"))
+    for name in ("hight", "go"):
+        with pytest.raises(ValueError, match=f"'{name}' is no control; known: 'height'"):
+            widget.set(**{name: 3})
+    with pytest.raises(ValueError, match="height cannot be 11: its control made 10 of it"):
+        widget.set(height=11)
+    with pytest.raises(ValueError, match="height must be at least 0"):
+        widget.set(height=-1)
+    assert widget.set() == "The bar is 3 high."

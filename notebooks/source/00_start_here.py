@@ -32,6 +32,7 @@ from rmat_tutorial import RMAT, doctor, record
 from rmat_tutorial.cli import RECIPES
 from rmat_tutorial.exercises import check
 from rmat_tutorial.facts import make_stream, parse_facts
+from rmat_tutorial.measuring import cache_bytes
 from rmat_tutorial.playground import RecallPlayground, TextPlayground
 from rmat_tutorial.plots import PATH_COLOURS, show, use_style
 from rmat_tutorial.predictions import predict, reveal
@@ -115,7 +116,6 @@ predict(
 
 # %%
 playground = RecallPlayground(task, model, without)
-at_first = {name: control.value for name, control in playground.controls.items() if name != "go"}
 playground
 
 # %% [markdown]
@@ -129,17 +129,9 @@ playground
 # The next two cells move the same controls, to check what is said here, and put them back as they were at first.
 
 # %%
-def go(**values) -> str:
-    """Set the playground's controls, press Go and return its caption."""
-    for name, value in (at_first | values).items():
-        playground.controls[name].value = value
-    playground.controls["go"].click()
-    return playground.caption
-
-
 right = []
 for reader in playground.controls["reader"].options:
-    print(go(reader=reader))
+    print(playground.set(reader=reader))
     right.append(sum(playground.picture.right))
 assert right[0] == 4 and max(right[1:]) <= 2
 
@@ -152,11 +144,11 @@ assert right[0] == 4 and max(right[1:]) <= 2
 # weights, and it knows nothing.
 
 # %%
-print(go(facts="G=1", length=16384, start=0.25))  # the question of the course
+print(playground.set(facts="G=1", length=16384, start=0.25))  # the question of the course
 assert playground.picture.right == [True] and "after 12,286 tokens of noise" in playground.caption
-print(go(facts="G1"))
+print(playground.set(facts="G1"))
 assert "is no fact" in playground.caption
-print(go())
+print(playground.set())
 opened = playground.picture.opened
 print(f"{opened.numel():,} times a slot could be overwritten; {opened.count_nonzero()} times it was, if only in part")
 assert opened.count_nonzero() < 0.1 * opened.numel() and "4 of them with a fact" in playground.caption
@@ -234,17 +226,12 @@ assert longest == 512
 # The model with memory carries its **state** instead: the banks, and room for one segment.
 
 # %%
-def cache_bytes(tokens: int) -> int:
-    """Bytes of the keys and values of all tokens, in float32, in a model of the size of this one."""
-    return 2 * config.n_layers * config.d_model * tokens * 4
-
-
 state_bytes = {}
 for tokens in (1_000, 10_000):
     with torch.no_grad():
         state_bytes[tokens] = model(torch.zeros(1, tokens, dtype=torch.int64)).state.nbytes
-    print(f"{tokens:9,} tokens: cache {cache_bytes(tokens):13,} bytes, state {state_bytes[tokens]:6,} bytes")
-print(f"1,000,000 tokens: cache {cache_bytes(1_000_000):13,} bytes, as computed")
+    print(f"{tokens:9,} tokens: cache {cache_bytes(config, tokens):13,} bytes, state {state_bytes[tokens]:6,} bytes")
+print(f"1,000,000 tokens: cache {cache_bytes(config, 1_000_000):13,} bytes, as computed")
 assert state_bytes[1_000] == state_bytes[10_000] == model.init_state(1).nbytes
 
 # %% [markdown]
@@ -267,7 +254,6 @@ assert state_bytes[1_000] == state_bytes[10_000] == model.init_state(1).nbytes
 # %%
 text_model = RMAT.from_checkpoint("text")
 text_playground = TextPlayground(text_model)
-shown_first = {name: control.value for name, control in text_playground.controls.items()}
 text_playground
 
 # %% [markdown]
@@ -278,26 +264,19 @@ text_playground
 # Again the next two cells move the controls and put them back.
 
 # %%
-def look(**values) -> str:
-    """Set the text playground's controls and return its caption."""
-    for name, value in (shown_first | values).items():
-        text_playground.controls[name].value = value
-    return text_playground.caption
-
-
-print(look(layer=1, head=1))
+print(text_playground.set(layer=1, head=1))
 assert text_playground.picture.maps["full"].diagonal(-1).mean() > 0.5  # the weight one byte back
-print(look(text="def forward(self, x):\n    retur"))
+print(text_playground.set(text="def forward(self, x):\n    retur"))
 assert text_playground.picture.chances.argmax() == ord("n")
 assert "Nothing was written" in text_playground.caption
 
 # %%
-print(look(text="Γειά σου"))
-print(look(text="long " * 1000))
+print(text_playground.set(text="Γειά σου"))
+print(text_playground.set(text="long " * 1000))
 assert "last 4,096 of 5,000 bytes" in text_playground.caption
-print(look(text=""))
+print(text_playground.set(text=""))
 assert text_playground.caption == "There is no text. Type at least one character."
-print(look())
+print(text_playground.set())
 
 # %% [markdown] tags=["instructor"]
 # **Questions that come.** Why does the chunk map consist of triangles? (Attention inside windows of fixed borders,

@@ -25,10 +25,8 @@
 
 # %%
 import math
-import time
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from ipywidgets import IntSlider, Text, ToggleButtons
 from torch import Tensor, nn
@@ -36,8 +34,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rmat_tutorial import RMAT, attention, block, chunked_attention, full_attention, record
 from rmat_tutorial.exercises import check
-from rmat_tutorial.pictures import AttentionMap, Cost, byte_label, cost_lines, influence_maps
-from rmat_tutorial.plots import PATH_COLOURS, attention_map, show, use_style
+from rmat_tutorial.measuring import bytes_kept, cache_bytes, fitted_exponent, influence, processor_seconds
+from rmat_tutorial.pictures.attention import AttentionMap
+from rmat_tutorial.pictures.cost import Cost, cost_lines
+from rmat_tutorial.pictures.influence import influence_maps
+from rmat_tutorial.plots import PATH_COLOURS, attention_map, byte_label, show, use_style
 from rmat_tutorial.predictions import predict, reveal
 from rmat_tutorial.widgets import Explorer
 
@@ -319,21 +320,19 @@ assert difference[-1] < 1e-6 and difference[:-1].min() > 1e-3
 # A language model learns to name the next token, at every position at once. If token i may look at token i + 1, it can
 # copy the answer. So token i may see tokens 0 to i only.
 #
-# A leak can be measured: move input j a little, and see which outputs move. That is the gradient of output i, its
-# numbers added up, with respect to input j.
+# A leak can be measured: move input j a little, and see which outputs move. `influence` does it with autograd: for each
+# pair it takes all partial derivatives of output i by input j, and returns the length of that list. It is 0 exactly where
+# input j has no way to output i.
 
 # %%
-def influence(attend, x: Tensor) -> Tensor:
-    """Length of ∂ (sum of output i) / ∂ input j as (L, L), for x (1, 1, L, d_h) as query, key and value."""
-    x = x.clone().requires_grad_()
-    outputs = attend(x, x, x)[0, 0].sum(dim=-1)
-    gradients = [torch.autograd.grad(output, x, retain_graph=True)[0][0, 0] for output in outputs]
-    return torch.stack(gradients).norm(dim=-1)
+def moves(attend, x: Tensor) -> Tensor:
+    """Influence (L, L) of input j on output i, for x (L, d_h) as query, key and value."""
+    return influence(lambda x: attend(*[x[None, None]] * 3)[0, 0], x)
 
 
 torch.manual_seed(1)
-x = torch.randn(1, 1, 8, 4)
-unmasked = influence(lambda q, k, v: torch.softmax(scaled_scores(q, k), dim=-1) @ v, x)
+x = torch.randn(8, 4)
+unmasked = moves(lambda q, k, v: torch.softmax(scaled_scores(q, k), dim=-1) @ v, x)
 print(f"output 0 moves with input 7, which comes later: {unmasked[0, 7]:.4f}")
 assert (unmasked > 0).all()
 
@@ -389,9 +388,9 @@ def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return causal_softmax(scaled_scores(q, k)) @ v
 
 
-too_late, causal = influence(masked_too_late, x), influence(masked, x)
+too_late, causal = moves(masked_too_late, x), moves(masked, x)
 print(f"output 0 and input 7: {too_late[0, 7]:.4f} masked too late, {causal[0, 7]:.4f} masked in time")
-rows = torch.softmax(scaled_scores(x, x), dim=-1).tril().sum(dim=-1)[0, 0]
+rows = torch.softmax(scaled_scores(x, x), dim=-1).tril().sum(dim=-1)
 print("sums of the rows, masked too late:", rows)
 assert (too_late > 0).all() and causal.triu(1).count_nonzero() == 0
 assert rows[:-1].max() < 1
@@ -468,10 +467,10 @@ explorer
 
 # %%
 L, C, size = config.segment_len, config.chunk_size, len(sentence.encode())
+explorer.set(path="full")
 full_map = picture.weights
-explorer.controls["path"].value = "chunk"
+explorer.set(path="chunk")
 chunk_map = picture.weights
-explorer.controls["path"].value = "full"
 for weights in (full_map, chunk_map):
     assert weights.shape == (size, size) and weights.triu(1).count_nonzero() == 0
     assert torch.allclose(weights.sum(dim=-1), torch.ones(size), atol=1e-5)
@@ -484,14 +483,12 @@ assert on_full > 0 and on_chunk == 0
 # One byte more than a segment, and the map shrinks to a single square. Without any text it says so.
 
 # %%
-explorer.controls["text"].value = "x" * (L + 1)
-print(explorer.caption)
+print(explorer.set(text="x" * (L + 1)))
 assert picture.weights.shape == (1, 1) and f"{L + 1} bytes" in explorer.caption
 
-explorer.controls["text"].value = ""
-print(explorer.caption)
+print(explorer.set(text=""))
 assert picture.weights is None
-explorer.controls["text"].value = sentence
+print(explorer.set())
 
 # %% [markdown]
 # The widget is a thin cover over `record`, which keeps what each layer did with each segment. With it you can measure
@@ -609,35 +606,12 @@ assert scores_gb > 10_000
 predict("01.time", "T doubles. By what factor does the time of full attention grow?", ["about 2", "about 4", "about 8"])
 
 # %% [markdown]
-# Time is processor time of the forward pass: what this program used of one core, whatever else is running. Memory is
-# what the forward pass keeps for the backward pass; autograd hands us each tensor that it keeps.
-
-# %%
-def processor_seconds(attend, *inputs: Tensor) -> float:
-    """Seconds of one call: the mean over as many as take 0.2 s, after one to warm up."""
-    attend(*inputs)
-    calls, start = 0, time.process_time()
-    while time.process_time() - start < 0.2:
-        attend(*inputs)
-        calls += 1
-    return (time.process_time() - start) / calls
-
-# %%
-def bytes_kept(attend, *inputs: Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass, each tensor counted once."""
-    kept = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        attend(*inputs)
-    return sum(kept.values())
-
-# %% [markdown]
+# `processor_seconds` takes the processor time of the forward pass: what this program used of one core, whatever else is
+# running. `bytes_kept` adds up what the forward pass keeps for the backward pass: autograd hands out each tensor that it
+# keeps.
+#
 # One head of width 32, from 128 to 2,048 tokens. On paper with two logarithmic axes a power T^p is a straight line of
-# slope p, so the slope of a fitted line is the exponent.
+# slope p, so the slope of a fitted line is the exponent: `fitted_exponent`.
 
 # %%
 LENGTHS = [128, 256, 512, 1024, 2048]
@@ -652,9 +626,9 @@ def measure(attend) -> Cost:
     return Cost(seconds, kept)
 
 
-def exponent(cost: list[float]) -> float:
+def exponent(costs: list[float]) -> float:
     """p of the best fit cost ∝ T^p."""
-    return np.polyfit(np.log(LENGTHS), np.log(cost), 1)[0]
+    return fitted_exponent(LENGTHS, costs)
 
 # %%
 full = measure(full_attention)
@@ -774,9 +748,9 @@ predict(
 
 # %%
 torch.manual_seed(1)
-x = torch.randn(1, 1, 12, 4)
-everything = influence(full_attention, x)
-window = influence(lambda q, k, v: chunks(q, k, v, size=4), x)
+x = torch.randn(12, 4)
+everything = moves(full_attention, x)
+window = moves(lambda q, k, v: chunks(q, k, v, size=4), x)
 show(
     influence_maps({"full attention": everything, "chunks of 4": window}),
     "Which input moves which output. Full attention: one triangle. Chunks: three small triangles, zero elsewhere.",
@@ -785,9 +759,9 @@ show(
 # %%
 moved = window[:, 0].count_nonzero().item()
 print(f"outputs that token 0 moves: {everything[:, 0].count_nonzero()} with full attention, {moved} with chunks")
-changed = x.clone()
-changed[:, :, 0] += 1
-assert torch.equal(chunks(x, x, x, size=4)[:, :, 4:], chunks(changed, changed, changed, size=4)[:, :, 4:])
+before = chunks(*[x[None, None]] * 3, size=4)
+x[0] += 1
+assert torch.equal(before[:, :, 4:], chunks(*[x[None, None]] * 3, size=4)[:, :, 4:])
 assert everything[:, 0].count_nonzero() == 12
 reveal("01.window", str(moved), "Outputs 4 to 11 are the same to the last bit, whatever token 0 says.")
 
@@ -809,24 +783,19 @@ predict(
 )
 
 # %%
-def cache_bytes(T: int) -> int:
-    """Bytes of all keys and values of T tokens in float32, for a model of the text model's size."""
-    return 2 * config.n_layers * config.d_model * T * 4
-
-
 keys_and_values = torch.zeros(2, config.n_layers, config.n_heads, 1_000, config.head_dim)
-assert keys_and_values.nbytes == cache_bytes(1_000)
+assert keys_and_values.nbytes == cache_bytes(config, 1_000)
 print("        T   cache, bytes    state, bytes")
 for T in (100, 1_000, 10_000):
     with torch.no_grad():
         state = model(torch.randint(256, (1, T))).state
-    print(f"{T:9,} {cache_bytes(T):14,} {state.nbytes:15,}")
+    print(f"{T:9,} {cache_bytes(config, T):14,} {state.nbytes:15,}")
     assert state.nbytes == model.init_state(1).nbytes
-print(f"1,000,000 {cache_bytes(1_000_000):14,} {state.nbytes:15,}   by the same formula")
-print(f"the cache is the smaller one below {state.nbytes / cache_bytes(1):.0f} tokens")
+print(f"1,000,000 {cache_bytes(config, 1_000_000):14,} {state.nbytes:15,}   by the same formula")
+print(f"the cache is the smaller one below {state.nbytes / cache_bytes(config, 1):.0f} tokens")
 
 # %%
-ratio = cache_bytes(1_000_000) / state.nbytes
+ratio = cache_bytes(config, 1_000_000) / state.nbytes
 reveal("01.cache", nearest([10, 100, 1_000, 10_000], ratio), f"{ratio:,.0f} times. The state did not grow at all.")
 
 # %% [markdown]

@@ -35,6 +35,8 @@ def attempt(exercise: Exercise, answer: Answer, case: Case) -> Attempt:
         for name, before, after in zip(exercise.inputs, case.inputs, copies, strict=True)
         if isinstance(before, Tensor) and not torch.equal(before, after)
     )
+    if not exercise.output and isinstance(output, int | float) and not isinstance(output, bool):
+        output = torch.tensor(output, dtype=torch.float64)
     # A result that shares memory with the inputs must not change under us, nor carry a graph along.
     return Attempt(case, output.detach().clone() if isinstance(output, Tensor) else output, changed=changed)
 
@@ -46,9 +48,14 @@ def is_close(got: Tensor, wanted: Tensor) -> bool:
     )
 
 
-def wanted_dtype(case: Case) -> torch.dtype:
-    """The dtype of the input tensors, which the result must keep."""
-    return torch.float64 if case.is_double else torch.float32
+def has_wanted_dtype(exercise: Exercise, tried: Attempt) -> bool:
+    """Whether the result has the dtype of the exercise or else of the input; of a number any will do."""
+    return not exercise.output or tried.output.dtype == wanted_dtype(exercise, tried.case)
+
+
+def wanted_dtype(exercise: Exercise, case: Case) -> torch.dtype:
+    """The dtype of the exercise, or else of the input tensors, which the result must keep."""
+    return exercise.dtype or (torch.float64 if case.is_double else torch.float32)
 
 
 def is_right(exercise: Exercise, tried: Attempt, expected: Tensor) -> bool:
@@ -56,7 +63,7 @@ def is_right(exercise: Exercise, tried: Attempt, expected: Tensor) -> bool:
     output = tried.output
     return (
         isinstance(output, Tensor)
-        and output.dtype == wanted_dtype(tried.case)
+        and has_wanted_dtype(exercise, tried)
         and is_close(output, expected)
         and broken_law(exercise, tried, expected) is None
     )

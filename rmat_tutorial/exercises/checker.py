@@ -36,7 +36,8 @@ def check(exercise: str, answer: Answer, otherwise: Answer) -> Answer:
     with redirect_stdout(io.StringIO()):
         finding = diagnose(task, answer)
     if finding is None:
-        show("OK", task, f"Right on all {len(task.cases())} inputs, gradients included.")
+        extent = ", gradients included" if task.has_gradients else ""
+        show("OK", task, f"Right on all {len(task.cases())} inputs{extent}.")
     else:
         show("not right yet", task, f"{finding.diagnosis}\nAsked for: {task.contract}", numbers(task, finding))
     record_exercise(task.name, finding is None)

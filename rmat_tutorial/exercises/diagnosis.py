@@ -44,6 +44,8 @@ def diagnose(exercise: Exercise, answer: Answer) -> Finding | None:
             f"The result is right, but your function changes its input {' and '.join(changed)} in place, and the "
             "caller still needs it. Avoid +=, methods that end in _ and assignments into the input."
         )
+    if not exercise.has_gradients:
+        return None
     problem = gradient_problem(exercise, answer, next(case for case in cases if case.is_double))
     return Finding(problem) if problem else None
 

@@ -10,8 +10,8 @@ from random import Random
 import torch
 from torch import Tensor
 
-Inputs = tuple[Tensor | int, ...]
-Answer = Callable[..., Tensor]
+Inputs = tuple[Tensor | int | float | Callable, ...]
+Answer = Callable[..., Tensor | float]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,17 @@ class Case:
 
     @property
     def is_double(self) -> bool:
-        """Whether the input tensors are float64."""
+        """Whether the floating-point input tensors are float64."""
         return any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in self.inputs)
 
     def to_double(self) -> Case:
-        """The same case with float64 tensors."""
-        return Case(self.sizes, tuple(v.double() if isinstance(v, Tensor) else v for v in self.inputs))
+        """The same case with its floating-point tensors in float64."""
+        return Case(self.sizes, tuple(v.double() if is_floating(v) else v for v in self.inputs))
+
+
+def is_floating(value: object) -> bool:
+    """Whether ``value`` is a tensor through which gradients pass."""
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,15 @@ class Exercise:
     name         "notebook.function", as given to ``check``
     contract     signature with shapes and what is asked, in one line; failures quote it
     inputs       names of the arguments, in order
-    output       names of the result's axes; each is a key of ``example.sizes``
+    output       names of the result's axes; each is a key of ``example.sizes``; none when the result is a number
     example      an input that can be followed by hand; always tried first
     draw         sizes, random -> arguments with random values
     reference    the right result in float64, by loops over plain numbers
     mistakes     in the order in which they are compared
     laws         (output, expected, *inputs) -> what is wrong, or None. They see outputs of the right shape, say
                  what ``mistakes`` can't foresee, and may be stricter than the comparison of values
+    dtype        of the result, where it is not that of the input
+    fit          sizes as drawn -> sizes as needed, where not all go together: an even width, w ≤ m
     """
 
     name: str
@@ -69,18 +76,26 @@ class Exercise:
     reference: Answer
     mistakes: tuple[Mistake, ...]
     laws: tuple[Callable[..., str | None], ...] = ()
+    dtype: torch.dtype | None = None
+    fit: Callable[[dict[str, int]], dict[str, int]] = dict
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether a gradient passes from an input to the result."""
+        return self.dtype is None and any(map(is_floating, self.example.inputs))
 
     def cases(self) -> list[Case]:
         """The example, then random cases from small to large, the same ones each time.
 
-        Sizes are all different, except that each axis has size 1 once and each pair of axes has equal sizes
-        once: a mix-up of axes can't hide, and an answer that is right for one special size is told so.
+        Before ``fit``, sizes are all different, except that each axis has size 1 once and each pair of axes has
+        equal sizes once: a mix-up of axes can't hide, and an answer that is right for one special size is told so.
         """
         axes = list(self.example.sizes)
         random = Random(self.name)
 
         def draw(**fixed: int) -> Case:
-            sizes = dict(zip(axes, random.sample(range(2, 3 + len(axes)), len(axes)), strict=True)) | fixed
+            drawn = dict(zip(axes, random.sample(range(2, 3 + len(axes)), len(axes)), strict=True)) | fixed
+            sizes = self.fit(drawn)
             return Case(sizes, self.draw(sizes, random))
 
         cases = [draw(), draw(), draw().to_double()]

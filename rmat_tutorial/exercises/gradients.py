@@ -9,7 +9,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from .exercise import Answer, Case, Exercise, Inputs, random_tensor
+from .exercise import Answer, Case, Exercise, Inputs, is_floating, random_tensor
 from .symptoms import describe_error
 
 _CUT = (
@@ -27,7 +27,7 @@ def gradient_problem(exercise: Exercise, answer: Answer, case: Case) -> str | No
     """
     random = Random(exercise.name)
     weighting = random_tensor(random, *exercise.reference(*case.inputs).shape).double()
-    inputs = tuple(v.clone().requires_grad_() if isinstance(v, Tensor) else v for v in case.inputs)
+    inputs = tuple(v.clone().requires_grad_() if is_floating(v) else v for v in case.inputs)
     try:
         # A notebook may have switched gradients off for everything.
         with warnings.catch_warnings(), torch.enable_grad():
@@ -37,7 +37,7 @@ def gradient_problem(exercise: Exercise, answer: Answer, case: Case) -> str | No
         return f"With inputs that require gradients: {describe_error(error)}"
     if not loss.requires_grad:
         return _CUT.format("the inputs")
-    places = [place for place, value in enumerate(inputs) if isinstance(value, Tensor)]
+    places = [place for place, value in enumerate(inputs) if is_floating(value)]
     gradients = torch.autograd.grad(loss, [inputs[place] for place in places], allow_unused=True)
     for place, gradient in zip(places, gradients, strict=True):
         if gradient is None:

@@ -1,13 +1,14 @@
-"""All exercises of the course by name. A new notebook's file is imported here and added to the one tuple below."""
+"""All exercises of the course by name. A new notebook's file is imported here and added to the tuple below."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
-from . import attention, start
+from . import attention, block, chunks, memory, rope, start
 from .exercise import Exercise
 
-EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in (*start.EXERCISES, *attention.EXERCISES)}
+_FILES = (start, attention, rope, chunks, memory, block)
+EXERCISES: dict[str, Exercise] = {exercise.name: exercise for file in _FILES for exercise in file.EXERCISES}
 
 
 def find(name: str) -> Exercise:

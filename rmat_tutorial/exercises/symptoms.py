@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .attempt import Attempt, broken_law, is_close, wanted_dtype
+from .attempt import Attempt, broken_law, has_wanted_dtype, is_close, wanted_dtype
 from .exercise import Case, Exercise
 
 _TORCH = Path(torch.__file__).parent
@@ -28,13 +28,17 @@ def describe(exercise: Exercise, attempts: Sequence[Attempt], expected: Sequence
     if tried.output is None:
         return "Your function returned None. Is the return line missing?"
     if not isinstance(tried.output, Tensor):
-        return f"Your function returned a {type(tried.output).__name__}; it must return a torch tensor."
+        wanted_type = "torch tensor" if exercise.output else "number"
+        return f"Your function returned a {type(tried.output).__name__}; it must return a {wanted_type}."
     if tried.output.shape != wanted.shape:
         return _describe_shape(exercise, attempts, tried, wanted)
-    if is_close(tried.output, wanted) and tried.output.dtype != wanted_dtype(tried.case):
+    if is_close(tried.output, wanted) and not has_wanted_dtype(exercise, tried):
+        needed = wanted_dtype(exercise, tried.case)
+        if exercise.dtype is not None:
+            return f"The values are right, but their dtype is {tried.output.dtype}; it must be {needed}."
         return (
             f"The values are right, but their dtype is {tried.output.dtype} where the input has "
-            f"{wanted_dtype(tried.case)}. The result keeps the dtype of the input."
+            f"{needed}. The result keeps the dtype of the input."
         )
     if tried.output.isnan().any():
         return (

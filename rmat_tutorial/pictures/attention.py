@@ -1,29 +1,17 @@
-"""Pictures of notebook 01 that are too long for a cell: the map that its ``Explorer`` shows, and two figures."""
+"""The picture of notebook 01: which byte of a text looks at which."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .canvas import MovingCanvas
-from .config import PATHS
-from .model import RMAT
-from .plots import PATH_COLOURS, PATH_MARKERS, attention_map
-from .tracing import SegmentTrace, record
-from .validate import require_choice
-
-
-def byte_label(byte: int) -> str:
-    """A byte as one reads it: its ASCII character, "·" for a blank, else two hexadecimal digits."""
-    if byte == ord(" "):
-        return "·"
-    return chr(byte) if 32 < byte < 127 else f"{byte:02x}"
+from ..canvas import MovingCanvas
+from ..config import PATHS
+from ..model import RMAT
+from ..plots import attention_map, byte_label
+from ..tracing import SegmentTrace, record
+from ..validate import require_choice
 
 
 class AttentionMap:
@@ -124,54 +112,3 @@ def _strongest(row: Tensor, seen: bytes, path: str) -> str:
 
 def _bytes(count: int) -> str:
     return "1 byte" if count == 1 else f"{count} bytes"
-
-
-def influence_maps(panels: Mapping[str, Tensor]) -> Figure:
-    """Matrices ``(L, L)`` of how far input j moves output i, side by side, by their titles.
-
-    One colour scale serves all, from 0 to the largest value of any; an exact zero is marked with a 0.
-    """
-    largest = max(panel.max() for panel in panels.values())
-    figure, axes = plt.subplots(1, len(panels), figsize=(10, 10 / len(panels) + 0.4), squeeze=False)
-    for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
-        labels = [str(i) for i in range(len(panel))]
-        attention_map(ax, panel / largest, labels, labels, title)
-        ax.set(xlabel="input j", ylabel="output i")
-        for i, j in (panel == 0).nonzero().tolist():
-            ax.text(j, i, "0", ha="center", va="center", size=12)
-    return figure
-
-
-class Cost(NamedTuple):
-    """What an attention costs at each of some lengths: time in seconds, memory in bytes."""
-
-    seconds: list[float]
-    bytes: list[int]
-
-
-def cost_lines(lengths: Sequence[int], costs: Mapping[str, Cost], theory: Mapping[str, tuple[int, int]]) -> Figure:
-    """Time and memory against the length, each beside a line of the slope that theory gives.
-
-    Args:
-        lengths: numbers of tokens ``T``.
-        costs: up to three costs, by their labels.
-        theory: for each label the power of ``T`` in time and in memory, 1 or 2.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5))
-    looks = (
-        (PATH_MARKERS["full"], PATH_COLOURS["full"], 9),
-        ("D", "0.4", 15),  # So large that it is seen behind another of the same height.
-        (PATH_MARKERS["chunk"], PATH_COLOURS["chunk"], 9),
-    )
-    T = np.array(lengths, dtype=float)
-    for ax, side, unit, label in ((axes[0], 0, 1e-3, "time (ms)"), (axes[1], 1, 1e6, "memory kept (MB)")):
-        for (name, cost), (marker, colour, size) in zip(costs.items(), looks, strict=False):
-            values, power = np.array(cost[side]) / unit, theory[name][side]
-            line = T**power * np.exp(np.log(values / T**power).mean())
-            ax.plot(T, line, "--", color=colour, linewidth=2, zorder=1)
-            ax.plot(T, values, marker, color=colour, markersize=size, label=f"{name} (line: {('T', 'T²')[power - 1]})")
-        ax.set(xscale="log", yscale="log", xlabel="tokens T", ylabel=label, xticks=T, xticklabels=lengths)
-        ax.minorticks_off()
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.legend(fontsize=15)
-    return figure

@@ -1,0 +1,95 @@
+"""What a computation costs, and which of its inputs move which of its outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import RMATConfig
+from .validate import require_int
+
+LEAST_SECONDS = 0.2  # a clock that ticks in milliseconds is then right to a percent
+
+
+def processor_seconds(function: Callable[..., object], *inputs: Tensor) -> float:
+    """Processor time of one call: the mean over as many as take ``LEAST_SECONDS``, after one to warm up.
+
+    Processor time counts what this program used, whatever else the machine is doing.
+    """
+    function(*inputs)
+    calls, start = 0, time.process_time()
+    while time.process_time() - start < LEAST_SECONDS:
+        function(*inputs)
+        calls += 1
+    return (time.process_time() - start) / calls
+
+
+def bytes_kept(function: Callable[..., object], *inputs: Tensor) -> int:
+    """Bytes of the tensors that autograd keeps from a call for the backward pass, each counted once.
+
+    Nothing is kept unless an input or a weight requires a gradient.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        # The tensor itself is held: the address of one that was freed could come again.
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        function(*inputs)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def fitted_exponent(lengths: Sequence[float], costs: Sequence[float]) -> float:
+    """The power ``p`` of the best fit ``cost ∝ length^p``: the slope of a line through the logarithms.
+
+    Raises:
+        ValueError: fewer than two lengths, another number of costs, or a number that is not above 0.
+    """
+    if len(lengths) < 2 or len(lengths) != len(costs):
+        raise ValueError(f"lengths and costs must be two or more each, got {len(lengths)} and {len(costs)}")
+    if min(lengths) <= 0 or min(costs) <= 0:
+        raise ValueError(f"lengths and costs must be above 0, got {list(lengths)} and {list(costs)}")
+    return float(np.polyfit(np.log(lengths), np.log(costs), 1)[0])
+
+
+def influence(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """How far each input moves each output: the length of ``∂ output_i / ∂ input_j``, every partial derivative in it.
+
+    Args:
+        function: from ``(T, d)`` to ``(S, e)``, one row for each output.
+        x: ``(T, d)``, where the derivatives are taken.
+
+    Returns:
+        ``(S, T)``; exactly 0 where input ``j`` has no way to output ``i``.
+
+    Raises:
+        ValueError: ``x`` or the result is not a matrix.
+    """
+    if x.dim() != 2:
+        raise ValueError(f"x must have shape (T, d), got {tuple(x.shape)}")
+    x = x.detach().clone().requires_grad_()
+    outputs = function(x)
+    if outputs.dim() != 2:
+        raise ValueError(f"function must return shape (S, e), got {tuple(outputs.shape)}")
+    if not outputs.requires_grad:
+        return torch.zeros(len(outputs), len(x), dtype=x.dtype)
+    # One number at a time: the sum of an output's numbers could stay the same while each of them moves.
+    gradients = [
+        torch.autograd.grad(number, x, retain_graph=True, materialize_grads=True)[0] for number in outputs.flatten()
+    ]
+    return torch.stack(gradients).unflatten(0, outputs.shape).square().sum(dim=(1, 3)).sqrt()
+
+
+def cache_bytes(config: RMATConfig, tokens: int) -> int:
+    """Bytes of the keys and values of ``tokens`` tokens in every layer, in float32.
+
+    It is what full attention over all tokens would have to keep, in a model of this size.
+    """
+    require_int("tokens", tokens, 0)
+    return 2 * config.n_layers * config.d_model * tokens * 4
