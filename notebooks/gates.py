@@ -3,6 +3,7 @@
 import ast
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -280,6 +281,23 @@ def exercises_are_checked(edition: Edition) -> list[str]:
     return faults
 
 
+def widgets_are_set_before_they_are_read(edition: Edition) -> list[str]:
+    """A cell below a widget sets its controls before it reads what is shown: a reader may have moved them."""
+    faults = []
+    owners: dict[str, str] = {}  # a widget or its picture -> the widget
+    for index, cell in cells(edition, "code"):
+        tree = _tree(cell.source)
+        set_at = {name: place for place, name in sorted(_calls_of_set(tree), reverse=True)}
+        for place, name, attribute in sorted(_reads(tree)):
+            widget = owners.get(name)
+            is_shown = attribute in ("picture", "caption", "png", "image") if widget == name else attribute is not None
+            if widget and is_shown and place < set_at.get(widget, (math.inf, 0)):
+                faults.append(f"cell {index}: {name}.{attribute} is read before {widget}.set(...)")
+        for widget, picture in _widgets_made(tree):
+            owners |= dict.fromkeys(filter(None, (widget, picture)), widget)
+    return faults
+
+
 GATES: tuple[Callable[[Edition], list[str]], ...] = (
     valid_notebook,
     executed_in_order,
@@ -297,6 +315,7 @@ GATES: tuple[Callable[[Edition], list[str]], ...] = (
     exercises_are_announced,
     exercises_fit_the_edition,
     exercises_are_checked,
+    widgets_are_set_before_they_are_read,
 )
 
 
@@ -352,6 +371,32 @@ def _tree(source: str) -> ast.Module:
         return ast.parse(TransformerManager().transform_cell(source))
     except SyntaxError:
         return ast.Module([], [])
+
+
+def _calls_of_set(tree: ast.Module) -> Iterator[tuple[tuple[int, int], str]]:
+    """Place and name of each ``name.set(...)``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="set")):
+                yield (node.lineno, node.col_offset), name
+
+
+def _reads(tree: ast.Module) -> Iterator[tuple[tuple[int, int], str, str]]:
+    """Place, name and attribute of each ``name.attribute``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute):
+                yield (node.lineno, node.col_offset), name, attribute
+
+
+def _widgets_made(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
+    """The name of each widget that is assigned, and of the picture that it was given, if that has one."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id=made), args=arguments)):
+                if made.endswith(("Explorer", "Playground")):
+                    picture = arguments[0].id if arguments and isinstance(arguments[0], ast.Name) else None
+                    yield name, picture if made == "Explorer" else None
 
 
 def _is_described(function: ast.FunctionDef) -> bool:

@@ -17,6 +17,7 @@ PNG = base64.b64encode(b"\x89PNG" + bytes(60)).decode()
 ALT = "Time against T, a straight line."
 STUB_CELL = f'def scores(q: int, k: int) -> int:\n    """Scores."""\n    {STUB}'
 SOLVED_CELL = STUB_CELL.replace(STUB, "return q * k")
+SET_FIRST = gates.widgets_are_set_before_they_are_read
 TITLE, IMPORTS, PROSE, PLOT, WIDGET_CELL, ANNOUNCED, EXERCISE, CHECK = range(8)
 
 
@@ -139,6 +140,14 @@ def large_notebook(cells: list[NotebookNode]) -> None:
     cells[PLOT].outputs = [shown("image/png", PNG * 3000, alt=ALT) for _ in range(6)]
 
 
+def read_below_a_widget(source: str, made: str = "shown = Explorer(map_, title='A map')\nshown") -> Plant:
+    def plant(cells: list[NotebookNode]) -> None:
+        cells[PLOT].source = made
+        cells[CHECK].source = source
+
+    return plant
+
+
 FAULTS: list[tuple[Gate, str, Plant]] = [
     (gates.valid_notebook, "2 cells have the id cell2", same_id),
     (gates.valid_notebook, "a cell has no id", lambda cells: cells[PLOT].pop("id")),
@@ -248,6 +257,10 @@ FAULTS: list[tuple[Gate, str, Plant]] = [
     ),
     (gates.exercises_are_checked, "no check follows", lambda cells: cells.pop(CHECK)),
     (gates.exercises_are_checked, "says '01.scores: OK'", checked("01.scores: OK. Right.")),
+    (SET_FIRST, "cell 7: shown.caption is read before shown.set(...)", read_below_a_widget("print(shown.caption)")),
+    (SET_FIRST, "shown.picture is read", read_below_a_widget("assert shown.picture.weights is None\nshown.set()")),
+    (SET_FIRST, "map_.weights is read before shown.set(...)", read_below_a_widget("print(map_.weights)")),
+    (SET_FIRST, "go.png is read", read_below_a_widget("go.png", "go = RecallPlayground(map_, a, b)")),
 ]
 
 
@@ -302,6 +315,17 @@ def test_an_error_may_be_the_point_and_a_broken_cell_breaks_no_gate(tmp_path: Pa
     error(edition.notebook.cells)
     raises_tag(edition.notebook.cells)
     edition.notebook.cells[PLOT].source = "def ("
+    assert gates.faults(edition) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["print(shown.set(size=3))\nassert map_.weights is None and shown.caption", "for x in shown.controls: shown.set(x=1)",
+     "other.caption", "map_ = 3"],
+)
+def test_what_was_set_may_be_read(tmp_path: Path, source: str) -> None:
+    edition = right(tmp_path)
+    read_below_a_widget(source)(edition.notebook.cells)
     assert gates.faults(edition) == []
 
 
