@@ -320,8 +320,8 @@ def test_an_error_may_be_the_point_and_a_broken_cell_breaks_no_gate(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "source",
-    ["print(shown.set(size=3))\nassert map_.weights is None and shown.caption", "for x in shown.controls: shown.set(x=1)",
-     "other.caption", "map_ = 3"],
+    ["print(shown.set(size=3))\nassert map_.weights is None and shown.caption",
+     "for x in shown.controls: shown.set(x=1)", "other.caption", "map_ = 3"],
 )
 def test_what_was_set_may_be_read(tmp_path: Path, source: str) -> None:
     edition = right(tmp_path)
