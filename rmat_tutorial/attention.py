@@ -101,6 +101,11 @@ def memory_attention(q: Tensor, k_mem: Tensor, v_mem: Tensor) -> Tensor:
     return memory_weights(q, k_mem) @ v_mem
 
 
+def fuse(outputs: Tensor, mix: Tensor) -> Tensor:
+    """``Σ_p λ_p outputs[p]`` with ``λ = softmax(mix)``: ``(P, ...)``, ``(P,)`` -> ``(...)``, one output a path."""
+    return torch.tensordot(torch.softmax(mix, dim=0), outputs, dims=1)
+
+
 def require_segment(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise unless ``q``, ``k``, ``v`` are the queries, keys and values of one segment."""
     sizes: dict[str, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -157,3 +158,23 @@ def insert(buffer: Tensor, piece: Tensor, position: int) -> Tensor:
     filled = buffer.clone(memory_format=torch.contiguous_format)
     filled[..., position:position + piece.shape[-2], :] = piece
     return filled
+
+
+def stream(
+    read: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
+    x: Tensor,
+    state: Tensor | None,
+    length: int,
+) -> Tensor:
+    """Read ``x`` ``(B, T, d)`` in segments of ``length`` tokens, the state handed on; the outputs side by side.
+
+    Args:
+        read: a block, or what stands for one: segment and state -> outputs and next state.
+        state: before the first segment; of a block with memory its bank ``(B, m, d)``.
+        length: tokens in a segment, ``L``; the last may be shorter.
+    """
+    outputs = []
+    for segment in x.split(length, dim=1):
+        output, state = read(segment, state)
+        outputs.append(output)
+    return torch.cat(outputs, dim=1)

@@ -209,6 +209,26 @@ def split_of(name: str) -> str:
     return "train" if place < train else "validation" if place < train + validation else "test"
 
 
+def installed_modules(split: str) -> list[str]:
+    """The names of the modules of a split, such as ``"networkx/convert.py"``, sorted."""
+    require_choice("split", split, SPLITS)
+    return sorted(name for name, _ in _modules() if split_of(name) == split)
+
+
+def installed_document(name: str) -> str:
+    """The document of one module, such as ``"networkx/convert.py"``, without building the whole text.
+
+    Raises:
+        CorpusError: there is no such module, or a package is missing or of another version.
+    """
+    require_versions()
+    package, _, inside = name.partition("/")
+    path = Path(importlib.util.find_spec(package).origin).parent / inside if package in PACKAGES else None
+    if path is None or not path.is_file():
+        raise CorpusError(f"there is no module {name!r} in {' or '.join(PACKAGES)}")
+    return document(path.read_text(encoding="utf-8"))
+
+
 def document(source: str) -> str:
     """The text of a module: its docstrings, dedented, then its code without them."""
     with warnings.catch_warnings():

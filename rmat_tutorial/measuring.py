@@ -1,4 +1,4 @@
-"""What a computation costs, and which of its inputs move which of its outputs."""
+"""What a computation costs, which of its inputs move which of its outputs, and how long a bank keeps a vector."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import RMATConfig
+from .memory import GatedFIFOMemory
 from .validate import require_int
 
 LEAST_SECONDS = 0.2  # a clock that ticks in milliseconds is then right to a percent
@@ -86,6 +87,11 @@ def influence(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.stack(gradients).unflatten(0, outputs.shape).square().sum(dim=(1, 3)).sqrt()
 
 
+def leaks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Where output ``i`` moves with a later input ``j > i``: ``(T, T)`` of bool. Arguments as in ``influence``."""
+    return influence(function, x).triu(1) > 0
+
+
 def cache_bytes(config: RMATConfig, tokens: int) -> int:
     """Bytes of the keys and values of ``tokens`` tokens in every layer, in float32.
 
@@ -93,3 +99,48 @@ def cache_bytes(config: RMATConfig, tokens: int) -> int:
     """
     require_int("tokens", tokens, 0)
     return 2 * config.n_layers * config.d_model * tokens * 4
+
+
+def effective_rank(vectors: Tensor) -> float:
+    """How many directions ``vectors`` ``(n, d)`` fill: exp of the entropy of their singular values' shares."""
+    values = torch.linalg.svdvals(vectors)
+    shares = values / values.sum()
+    return torch.special.entr(shares).sum().exp().item()
+
+
+def best_copy(difference: Tensor, fact: Tensor, write_slots: int) -> float:
+    """What is left of a fact that was added to the newest ``write_slots`` slots of a bank.
+
+    Args:
+        difference: the bank with the fact less the same bank without it, ``(B, m, d)``; ``write_slots`` divides ``m``.
+        fact: what was added to each of the slots, ``(B, 1, d)``.
+
+    Returns:
+        The share of the fact in the group of ``write_slots`` neighbours that holds most of it, on average: 1 where it
+        is whole, 0 where nothing points its way.
+    """
+    shares = (difference * fact).sum(dim=-1) / fact.square().sum(dim=-1)
+    return shares.unflatten(1, (-1, write_slots)).mean(dim=(0, 2)).max().item()
+
+
+@torch.no_grad()
+def fading(memory: GatedFIFOMemory, segments: Sequence[Tensor], facts: int, size: float = 1.0) -> list[float]:
+    """What is left of a fact after 0, 1, … writes, by ``best_copy``.
+
+    Two banks that differ in the fact alone are written from the same segments.
+
+    Args:
+        memory: starts from its learned slots.
+        segments: what it is written from, each ``(1, L, d)`` or ``(facts, L, d)``.
+        facts: how many are tried: random vectors, the same at each call, each added to the newest slots of a bank.
+        size: their length; that of a slot is about 1 before training.
+    """
+    w, d = memory.write_slots, memory.d_model
+    fact = size * torch.randn(facts, 1, d, generator=torch.Generator().manual_seed(0)) / d**0.5
+    bank = memory.initial(2 * facts).clone()
+    bank[facts:, -w:] += fact
+    left = [1.0]
+    for segment in segments:
+        bank = memory.step(bank, segment.expand(facts, -1, -1).repeat(2, 1, 1)).memory
+        left.append(best_copy(bank[facts:] - bank[:facts], fact, w))
+    return left

@@ -8,9 +8,47 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from .config import CARRIES, GATES, POOLS
 from .validate import require_choice, require_float_tensor, require_int, require_like, require_number
+
+# The pieces of a write -----------------------------------------------------------------------------------------------
+
+
+def pool(queries: Tensor, hidden: Tensor) -> Tensor:
+    """Attention pooling of a segment ``(B, L, d)`` by queries ``(w, d)``: a weighted mean for each, ``(B, w, d)``."""
+    scores = queries @ hidden.transpose(-2, -1) / math.sqrt(queries.shape[-1])
+    return torch.softmax(scores, dim=-1) @ hidden
+
+
+def hard_gate(score: Tensor) -> Tensor:
+    """``clamp(score / 6 + 1/2, 0, 1)``: a sigmoid's piecewise linear form, exactly 0 up to −3 and 1 from 3 on."""
+    return torch.clamp(score / 6 + 0.5, 0.0, 1.0)
+
+
+def half_life(bias: Tensor) -> Tensor:
+    """Writes after which a sigmoid gate ``z`` at this bias has left half, ``(1 − z)ⁿ = 1/2``; shape of ``bias``."""
+    return math.log(0.5) / logsigmoid(-bias)  # 1 − sigmoid(b) = sigmoid(−b), which is not rounded to 1
+
+
+def overwrite(carried: Tensor, gate: Tensor, candidate: Tensor) -> Tensor:
+    """What enters the bank: of ``carried`` the gate keeps the share ``1 − gate``; all shapes alike."""
+    return (1 - gate) * carried + gate * candidate
+
+
+def push(bank: Tensor, new: Tensor) -> Tensor:
+    """The bank ``(B, m, d)`` after its oldest slots, the first ones, left and ``new`` ``(B, w, d)`` entered behind."""
+    return torch.cat((bank[:, new.shape[1]:], new), dim=1)
+
+
+def write(bank: Tensor, gate_score: Tensor, candidate_score: Tensor) -> Tensor:
+    """The bank ``(B, m, d)`` after a write by the hard gate that carries the newest; both scores ``(B, w, d)``."""
+    carried = bank[:, -gate_score.shape[1]:]
+    return push(bank, overwrite(carried, hard_gate(gate_score), torch.tanh(candidate_score)))
+
+
+# The memory of a layer -----------------------------------------------------------------------------------------------
 
 
 class MemoryWrite(NamedTuple):
@@ -119,21 +157,17 @@ class GatedFIFOMemory(nn.Module):
         source = torch.cat((pooled, self.read_norm(carried)), dim=-1)
         gate = self.opening(self.to_gate(source))
         candidate = torch.tanh(self.to_candidate(source))
-        new = (1 - gate) * carried + gate * candidate
-        kept = memory[:, self.write_slots:]
-        return MemoryWrite(torch.cat((kept, new), dim=1), gate, pooled, carried, evicted, candidate)
+        after = push(memory, overwrite(carried, gate, candidate))
+        return MemoryWrite(after, gate, pooled, carried, evicted, candidate)
 
     def opening(self, activation: Tensor) -> Tensor:
         """The gate of an activation: the logistic function, or its piecewise linear form with exact zeros."""
-        if self.gate == "sigmoid":
-            return torch.sigmoid(activation)
-        return torch.clamp(activation / 6 + 0.5, 0.0, 1.0)
+        return torch.sigmoid(activation) if self.gate == "sigmoid" else hard_gate(activation)
 
     def pool_segment(self, hidden: Tensor) -> Tensor:
         """A segment ``(B, L, d)`` as ``w`` vectors ``(B, w, d)``."""
         if self.pool == "attention":
-            scores = self.queries @ hidden.transpose(-2, -1) / math.sqrt(self.d_model)
-            return torch.softmax(scores, dim=-1) @ hidden
+            return pool(self.queries, hidden)
         return torch.stack([hidden[:, part].mean(dim=1) for part in self.parts(hidden.shape[1])], dim=1)
 
     def parts(self, length: int) -> list[slice]:

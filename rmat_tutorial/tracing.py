@@ -76,6 +76,22 @@ def collect_gates(model: RMAT) -> Iterator[list[Tensor]]:
         yield gates
 
 
+@torch.no_grad()
+def written_segments(model: RMAT, tokens: Tensor) -> list[list[Tensor]]:
+    """For each layer the segments ``(B, L, d)`` that its memory is written from while ``model`` reads ``(B, T)``."""
+    heard: list[list[Tensor]] = [[] for _ in model.blocks]
+    hooks = [  # the first thing that a write does is to normalise the segment
+        block.memory.write_norm.register_forward_pre_hook(lambda _, inputs, here=here: here.append(inputs[0]))
+        for block, here in zip(model.blocks, heard, strict=True)
+    ]
+    try:
+        model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return heard
+
+
 @contextmanager
 def _tapped(model: RMAT, taps: list) -> Iterator[None]:
     for block, tap in zip(model.blocks, taps, strict=True):

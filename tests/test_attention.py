@@ -81,6 +81,14 @@ def test_large_scores_stay_finite():
         assert output.abs().max() <= v.abs().max() * 1.00001
 
 
+def test_fuse_weighs_with_the_softmax_of_mix():
+    outputs, mix = randn(3, 2, 5), torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    shares = mix.exp() / mix.exp().sum()
+    assert gap(attention.fuse(outputs, mix), sum(s * o for s, o in zip(shares, outputs, strict=True))) < 1e-12
+    alone = torch.tensor([0.0, -torch.inf, -torch.inf], dtype=torch.float64)
+    assert torch.equal(attention.fuse(outputs, alone), outputs[0])
+
+
 def test_an_empty_bank_adds_nothing():
     q, empty = randn(1, 2, 3, 4), randn(1, 2, 0, 4)
     assert torch.equal(memory_attention(q, empty, empty), torch.zeros_like(q))

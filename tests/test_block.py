@@ -8,6 +8,7 @@ from reference import loop_block
 from strategies import SMALL, SUBSETS, assert_one_line, configs, gap, randn, scramble
 
 from rmat_tutorial import HybridBlock, RMATConfig
+from rmat_tutorial.block import stream
 
 
 def make_block(config: RMATConfig, seed: int = 0) -> HybridBlock:
@@ -87,6 +88,18 @@ def test_dropout_acts_in_training_only(silent):
     x, memory = randn(1, 5, 8), randn(1, 4, 8, seed=1)
     assert gap(block.train()(x, memory)[0], block(x, memory)[0]) > 1e-3
     assert torch.equal(block.eval()(x, memory)[0], block(x, memory)[0])
+
+
+def test_a_stream_is_read_segment_by_segment():
+    block = make_block(RMATConfig(**SMALL))
+    L = block.config.segment_len
+    x, bank, parts = randn(2, 2 * L + 1, 8), block.memory.initial(2), []
+    for piece in (x[:, :L], x[:, L : 2 * L], x[:, 2 * L :]):
+        out, bank = block(piece, bank)
+        parts.append(out)
+    assert torch.equal(stream(block, x, block.memory.initial(2), L), torch.cat(parts, 1))
+    local = make_block(RMATConfig(**SMALL | {"paths": ("full",)}))
+    assert gap(stream(local, x, None, L)[:, L:], stream(local, x[:, L:], None, L)) < 1e-12
 
 
 BLOCK = make_block(RMATConfig(**SMALL))

@@ -465,6 +465,7 @@ def test_streams_are_stored_as_a_reader_saw_them_last() -> None:
         ("12,000 tokens/s", "9,876.5 tokens/s"),
         ("3.2 MB/s", "11.0 MB/s"),
         (" 40%|████      | 8/20 [00:00<00:00, 98.3it/s]", " 40%|████      | 8/20 [01:07<02:10, 1.20s/it]"),
+        ("9/9 [00:00<00:00, 102.3it/s]\n", "9/9 [00:00<00:00, 98.3it/s] \n"),
         ("9 steps: 9it [00:00, 98.3it/s]", "9 steps: 9it [1:00:02, ?it/s]"),
         ("<function f at 0x7f2b8c0d5e40>", "<function f at 0x7fAA0c0d5e40>"),
         (

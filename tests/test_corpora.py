@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from strategies import assert_one_line
 
 from rmat_tutorial import corpora, folders
-from rmat_tutorial.corpora import Corpus, CorpusError, dedent, document, file_corpus, installed_corpus, split_of
+from rmat_tutorial.corpora import (
+    Corpus,
+    CorpusError,
+    dedent,
+    document,
+    file_corpus,
+    installed_corpus,
+    installed_document,
+    installed_modules,
+    split_of,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -45,6 +55,24 @@ def test_a_split_is_the_documents_whose_names_say_so():
     other = next(path for name, path in sorted(corpora._modules()) if split_of(name) == "train")
     assert document(other.read_text(encoding="utf-8")).encode() not in test
     assert not any("tests" in name.split("/") for name, _ in corpora._modules())
+
+
+def test_every_module_is_in_one_split_and_named_once():
+    names = [name for split in corpora.SPLITS for name in installed_modules(split)]
+    assert len(names) == len(set(names)) == len(list(corpora._modules()))
+    assert all(split_of(name) == "test" for name in installed_modules("test"))
+
+
+def test_one_document_is_the_one_in_the_corpus(monkeypatch):
+    first, *_ = installed_modules("test")
+    assert bytes(installed_corpus("test", progress=False).data).startswith(installed_document(first).encode())
+    for name in ("networkx/no_such.py", "networkx", "numpy/version.py"):
+        with pytest.raises(CorpusError) as error:
+            installed_document(name)
+        assert_one_line(str(error.value), name, "sympy or networkx")
+    monkeypatch.setitem(corpora.PACKAGES, "sympy", "1.13.0")
+    with pytest.raises(CorpusError, match=r"found 1\.14\.0"):
+        installed_document(first)
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-1], lambda text: b"x" + text[1:], lambda text: b""])

@@ -12,7 +12,7 @@ PACKAGE = Path(rmat_tutorial.__file__).parent
 # From the bottom up. A module imports from lines above its own, or from its own line.
 LAYERS = (
     "validate folders config",
-    "rope attention",
+    "rope attention chunks",
     "kernels memory tasks corpora progress measuring",
     "state checkpoints",
     "block sampling",

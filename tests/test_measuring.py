@@ -1,13 +1,24 @@
 """Costs and influences: what is measured is what theory counts, on cases where that is known to the number."""
 
+import math
 import time
 
 import pytest
 import torch
 from strategies import make_model, randn
 
-from rmat_tutorial import RMATConfig, full_attention
-from rmat_tutorial.measuring import bytes_kept, cache_bytes, fitted_exponent, influence, processor_seconds
+from rmat_tutorial import GatedFIFOMemory, RMATConfig, full_attention
+from rmat_tutorial.measuring import (
+    best_copy,
+    bytes_kept,
+    cache_bytes,
+    effective_rank,
+    fading,
+    fitted_exponent,
+    influence,
+    leaks,
+    processor_seconds,
+)
 
 
 def test_processor_time_does_not_count_waiting():
@@ -76,6 +87,12 @@ def test_an_output_that_depends_on_nothing_has_no_influence():
     assert influence(lambda x: torch.ones(3, 2), randn(4, 2)).tolist() == [[0] * 4] * 3
 
 
+def test_leaks_are_later_inputs_that_move_an_output():
+    mixed = torch.tensor([[1.0, 0.0, 1e-9], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    found = leaks(lambda x: mixed @ x, randn(3, 2))
+    assert found.tolist() == [[False, False, True], [False] * 3, [False] * 3]
+
+
 def test_influence_asks_for_matrices():
     with pytest.raises(ValueError, match=r"x must have shape \(T, d\), got \(2, 3, 4\)"):
         influence(lambda x: x, randn(2, 3, 4))
@@ -94,3 +111,48 @@ def test_a_cache_is_the_keys_and_values_of_every_layer():
     )
     with pytest.raises(ValueError, match="tokens must be"):
         cache_bytes(config, -1)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "rank"),
+    [(torch.eye(5), 5), (torch.ones(4, 3), 1), (torch.eye(4)[:2].repeat(3, 1), 2), (torch.zeros(3, 2), math.nan),
+     (torch.tensor([[3.0, 0.0], [0.0, 1.0]]), math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))],
+)
+def test_the_effective_rank_counts_directions(vectors, rank):
+    assert effective_rank(vectors) == pytest.approx(rank, abs=1e-5, nan_ok=True)
+
+
+def test_the_best_copy_is_the_group_that_holds_most():
+    fact = torch.tensor([[[2.0, 0.0]], [[0.0, 4.0]]])
+    difference = torch.zeros(2, 4, 2)
+    assert best_copy(difference, fact, 2) == 0
+    difference[:, 2:] = 0.25 * fact
+    difference[:, 0] = 0.4 * fact[:, 0]  # one of its group only: 0.2 on average
+    assert best_copy(difference, fact, 2) == pytest.approx(0.25)
+    at_right_angles = torch.tensor([[[0.0, 3.0]] * 4, [[5.0, 0.0]] * 4])
+    assert best_copy(at_right_angles, fact, 2) == 0
+
+
+def even_memory(bias, gate, carry) -> GatedFIFOMemory:
+    """A memory whose gate is its bias everywhere and whose candidate is 0."""
+    memory = GatedFIFOMemory(8, 12, 4, gate=gate, carry=carry, gate_bias=bias)
+    for parameter in (memory.to_gate.weight, memory.to_candidate.weight, memory.to_candidate.bias):
+        torch.nn.init.zeros_(parameter)
+    return memory
+
+
+@pytest.mark.parametrize("carry", ["newest", "oldest"])
+def test_a_sigmoid_leaves_a_power(carry):
+    """A slot meets the gate at each write, but the first copy is in the bank for three; or once in three writes."""
+    kept = 1 - torch.sigmoid(torch.tensor(-1.0)).item()
+    powers = [0, 0, 0, 1, 2, 3, 4, 5] if carry == "newest" else [0, 0, 0, 1, 1, 1, 2, 2]
+    left = fading(even_memory(-1.0, "sigmoid", carry), torch.randn(7, 1, 3, 8).unbind(), facts=5)
+    assert left == pytest.approx([kept**power for power in powers], abs=1e-6)
+
+
+@pytest.mark.parametrize("carry", ["newest", "oldest"])
+def test_an_exact_zero_leaves_everything_and_an_open_gate_a_queue(carry):
+    noise = torch.randn(7, 1, 3, 8).unbind()
+    assert fading(even_memory(-100.0, "hard", carry), noise, facts=3) == pytest.approx([1.0] * 8, abs=1e-6)
+    left = fading(even_memory(100.0, "hard", carry), noise, facts=3)
+    assert left == pytest.approx([1.0] * 3 + [0.0] * 5, abs=1e-6)

@@ -1,5 +1,6 @@
 """The gated FIFO memory against a float64 loop, and what its gate and its order promise."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from reference import loop_write
 from strategies import assert_one_line, gap, randn, scramble
 
 from rmat_tutorial import GatedFIFOMemory
+from rmat_tutorial.memory import half_life, pool, push, write
 
 CHOICES = {"gate": st.sampled_from(("sigmoid", "hard")), "carry": st.sampled_from(("newest", "oldest")),
            "pool": st.sampled_from(("attention", "mean"))}
@@ -197,3 +199,23 @@ def test_bad_input(call, kind, fragments):
     with pytest.raises(kind) as error:
         call()
     assert_one_line(str(error.value), *fragments)
+
+
+# The pieces of a write ------------------------------------------------------------------------------------------------
+
+
+def test_the_pieces_of_a_write_are_those_of_the_memory():
+    memory = make_memory(gate="hard")
+    bank, hidden = randn(3, 5, 6), randn(3, 4, 6, seed=1)
+    step = memory.step(bank, hidden)
+    assert torch.allclose(pool(memory.queries, memory.write_norm(hidden)), step.pooled)
+    assert torch.equal(push(bank, step.memory[:, -2:]), step.memory)
+    source = torch.cat((step.pooled, memory.read_norm(step.carried)), dim=-1)
+    assert torch.allclose(write(bank, memory.to_gate(source), memory.to_candidate(source)), step.memory)
+
+
+@pytest.mark.parametrize("bias", [-20.0, -4.0, 0.0, 2.0])
+def test_after_its_half_life_half_is_left(bias):
+    z = 1 / (1 + math.exp(-bias))
+    writes = half_life(torch.tensor([bias], dtype=torch.float64)).item()
+    assert math.exp(writes * math.log1p(-z)) == pytest.approx(0.5)

@@ -12,6 +12,7 @@ from reference import loop_write
 from strategies import SMALL, SUBSETS, assert_one_line, configs, gap, make_model, random_tokens, read_in_pieces, splits
 
 from rmat_tutorial import record
+from rmat_tutorial.tracing import written_segments
 
 WRITE_FIELDS = ("memory", "gate", "pooled", "carried", "evicted", "candidate")
 
@@ -297,3 +298,19 @@ def test_bad_input():
     with pytest.raises(TypeError) as error, record("recall"):
         pass
     assert_one_line(str(error.value), "model", "RMAT", "str")
+
+
+def test_a_memory_is_written_from_the_output_of_its_block():
+    model, tokens = make_model(n_layers=2), random_tokens(2, 3 * make_model().config.segment_len)
+    heard = written_segments(model, tokens)
+    outputs, state = [[], []], model.init_state(2)
+    with torch.no_grad():
+        for segment in tokens.split(model.config.segment_len, dim=1):
+            x = model.embed(segment)
+            for layer, block in enumerate(model.blocks):
+                x, _ = block.attend(x, state.memory[layer])
+                outputs[layer].append(x)
+            state = model(segment, state).state
+    for layer in (0, 1):
+        assert torch.allclose(torch.stack(heard[layer]), torch.stack(outputs[layer]))
+    assert not any(block.memory.write_norm._forward_pre_hooks for block in model.blocks), "no hook stays behind"

@@ -292,10 +292,10 @@ print(text_playground.set())
 # | **I** | **The pieces** | |
 # | 00 | Start here | who forgets, and what the memory saves |
 # | 01 | [Attention, and what it costs](01_attention.ipynb) | why not just attend to everything |
-# | 02 | Rotary positions (planned) | how tokens that know no order get one |
-# | 03 | Chunked attention (planned) | what a window saves, and what it misses |
-# | 04 | Gated memory (planned) | why a fact fades, and which gate keeps it |
-# | 05 | The hybrid block (planned) | how three attentions become one layer |
+# | 02 | [Rotary positions](02_rotary_positions.ipynb) | how tokens that know no order get one |
+# | 03 | [Chunked attention](03_chunked_attention.ipynb) | what a window saves, and what it misses |
+# | 04 | [Gated memory](04_gated_memory.ipynb) | why a fact fades, and which gate keeps it |
+# | 05 | [The hybrid block](05_hybrid_block.ipynb) | how three attentions become one layer |
 # | **II** | **The whole** | |
 # | 06 | The language model (planned) | how blocks, state and streaming fit together |
 # | 07 | Training for long range (planned) | how a model learns what to keep |

@@ -656,7 +656,7 @@ show(
 
 # %% [markdown]
 # The dashed lines have the slopes of theory. The machine bends the points: fixed costs lift the left end, and large
-# matrices that outgrow the processor's caches lift the right one.
+# matrices, for which each call asks the system for fresh memory, lift the right one.
 
 # %%
 def nearest(options: list[float], factor: float) -> int:
@@ -851,4 +851,4 @@ print(f"pairs: {T * T:.1e} with full attention, {T * L:.1e} in segments of {L}: 
 # - Section 5: type a word twice, far apart. Is there a head that finds the first one?
 # - Section 6: set `CHUNK` to 16, then to 128. Do the points of the chunks move up, or does their slope change?
 #
-# 02 Rotary positions comes next in the course's plan: how tokens that know no order get one.
+# Next: [02 Rotary positions, per head](02_rotary_positions.ipynb) gives an order to tokens that know none.

@@ -64,11 +64,15 @@ def numbers(exercise: Exercise, finding: Finding) -> str:
 
 def _tensor(name: str, value: Tensor, part: tuple[int, ...] | None) -> str:
     """All matrices of ``value`` when it is small, else the one at ``part`` (of its leading axes), else the shape."""
+    if not value.dim():
+        return f"{name} = {_rows(value)}"
     shape = f"{name} {tuple(value.shape)}"
     leading = value.shape[:-2]
     indices = [*product(*map(range, leading))]
     if not 0 < value.numel() <= _MOST_NUMBERS:
-        indices = [] if part is None else [part[: len(leading)]]
+        # An axis that the result lacks is shown whole: where in it the difference comes from is not known.
+        rest = product(*map(range, leading[len(part or ()) :]))
+        indices = [] if part is None else [part[: len(leading)] + index for index in rest]
     blocks = [shape]
     for index in indices:
         label = f"  {name}[{', '.join(map(str, index))}] = " if index else f"  {name} = "

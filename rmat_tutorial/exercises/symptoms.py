@@ -16,8 +16,20 @@ from .attempt import Attempt, broken_law, has_wanted_dtype, is_close, wanted_dty
 from .exercise import Case, Exercise
 
 _TORCH = Path(torch.__file__).parent
-# PyTorch's own words for a @ b whose inner axes differ name neither a nor b.
-_BATCHED_PRODUCT = re.compile(r"batch2 tensor to be: \[\d+, (\d+)\] but got: \[\d+, (\d+)\]")
+# What PyTorch says of common mistakes, and what it does not say.
+_IN_WORDS = {
+    re.compile(r"batch2 tensor to be: \[\d+, (\d+)\] but got: \[\d+, (\d+)\]"): (
+        "in a product a @ b the last axis of a has {} numbers, the second to last axis of b has {}, and the two must "
+        "be equal."
+    ),
+    re.compile(r"unflatten: Provided sizes \[([\d, -]+)\] don't multiply up to the size of dim (\d+) \((\d+)\)"): (
+        "axis {1} has {2} entries here, and these do not divide into ({0})."
+    ),
+    re.compile(r"Boolean value of Tensor with more than one value"): (
+        "if, and, or, not need one true or false, and in a == b & c <= d an and is hidden. For each element of a "
+        "tensor write & and |, each comparison in parentheses."
+    ),
+}
 
 
 def describe(exercise: Exercise, attempts: Sequence[Attempt], expected: Sequence[Tensor], first: int) -> str:
@@ -60,12 +72,9 @@ def describe_error(error: Exception) -> str:
     """The error and the learner's own line that raised it, without addresses or paths."""
     message = (str(error).strip().splitlines() or [""])[0]
     text = f"Your function raised {type(error).__name__}: {re.sub(r'0x[0-9a-fA-F]+', '0x…', message)}"
-    inner = _BATCHED_PRODUCT.search(message)
-    if inner is not None:
-        text += (
-            f"\nIn words: in a product a @ b the last axis of a has {inner[1]} numbers, the second to last axis of b "
-            f"has {inner[2]}, and the two must be equal."
-        )
+    for said, meaning in _IN_WORDS.items():
+        if found := said.search(message):
+            text += f"\nIn words: {meaning.format(*found.groups())}"
     # The first frame is ours. The learner's follow, perhaps below or above frames of PyTorch.
     frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if _TORCH not in Path(f.filename).parents]
     own = [frame.line for frame in frames if frame.filename == frames[0].filename and frame.line]
@@ -73,6 +82,8 @@ def describe_error(error: Exception) -> str:
 
 
 def _describe_shape(exercise: Exercise, attempts: Sequence[Attempt], tried: Attempt, wanted: Tensor) -> str:
+    if not exercise.output:
+        return f"Your function returned a tensor of shape {tuple(tried.output.shape)}; it must return one number."
     text = (
         f"The shape is wrong: expected ({', '.join(exercise.output)}) = {tuple(wanted.shape)}, "
         f"got {tuple(tried.output.shape)}."
@@ -142,6 +153,6 @@ def pattern(attempts: Sequence[Attempt], failed: Sequence[bool]) -> str:
         special = [holds(tried.case) for tried in attempts]
         if special == list(failed):
             return f"\nIt is wrong only when {name}."
-        if special == [not fails for fails in failed]:
+        if any(special) and special == [not fails for fails in failed]:
             return f"\nIt is right only when {name}."
     return ""

@@ -24,7 +24,7 @@ def cost_lines(lengths: Sequence[int], costs: Mapping[str, Cost], theory: Mappin
 
     Args:
         lengths: numbers of tokens ``T``.
-        costs: up to three costs, by their labels.
+        costs: up to four costs, by their labels.
         theory: for each label the power of ``T`` in time and in memory, 1 or 2.
     """
     figure, axes = plt.subplots(1, 2, figsize=(12, 5))
@@ -32,6 +32,7 @@ def cost_lines(lengths: Sequence[int], costs: Mapping[str, Cost], theory: Mappin
         (PATH_MARKERS["full"], PATH_COLOURS["full"], 9),
         ("D", "0.4", 15),  # So large that it is seen behind another of the same height.
         (PATH_MARKERS["chunk"], PATH_COLOURS["chunk"], 9),
+        ("v", "#cc78bc", 9),
     )
     T = np.array(lengths, dtype=float)
     for ax, side, unit, label in ((axes[0], 0, 1e-3, "time (ms)"), (axes[1], 1, 1e6, "memory kept (MB)")):
