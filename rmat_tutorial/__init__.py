@@ -1,11 +1,13 @@
 """Recurrent Memory-Augmented Transformers (arXiv 2507.00453), built to be read."""
 
 try:
+    from . import baselines
     from .attention import chunked_attention, full_attention, memory_attention
     from .block import HybridBlock
     from .checkpoints import CheckpointError
     from .config import RMATConfig
     from .kernels import hybrid_attention
+    from .language_model import LanguageModel
     from .memory import GatedFIFOMemory
     from .model import RMAT, RMATOutput
     from .rope import apply_rope, rope_frequencies
@@ -28,10 +30,12 @@ __all__ = [
     "CheckpointError",
     "GatedFIFOMemory",
     "HybridBlock",
+    "LanguageModel",
     "RMATConfig",
     "RMATOutput",
     "RMATState",
     "apply_rope",
+    "baselines",
     "chunked_attention",
     "full_attention",
     "hybrid_attention",

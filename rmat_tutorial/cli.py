@@ -7,7 +7,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +16,17 @@ from typing import Any, NoReturn
 import torch
 
 from . import folders
+from .baselines import KINDS, matching
 from .checkpoints import read_info, shipped_checkpoints
-from .config import CARRIES, GATES, PATHS, POOLS, RMATConfig
-from .corpora import file_corpus, installed_corpus
-from .evaluation import Evaluation, evaluate
-from .model import RMAT
+from .config import CARRIES, GATES, PATHS, POOLS, ModelConfig, RMATConfig
+from .corpora import Corpus
+from .evaluation import DocumentEvaluation, Evaluation, evaluate, evaluate_documents
+from .installed_text import installed_corpus
+from .language_model import LanguageModel
+from .own_text import own_text
+from .runs import RunFolder
 from .tasks import RecallTask, Source
-from .training import RunFolder, TrainingStopped, TrainSettings, train
+from .training import TrainingStopped, TrainSettings, train
 
 PROGRAM = "python -m rmat_tutorial"
 SCORE_SEED = 1
@@ -30,7 +34,7 @@ SCORES = ((1, 512), (64, 64))  # length, in longest streams of training, and num
 MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "memory_slots", "write_slots")
 MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
 TASK_FIELDS = ("keys", "values", "facts", "noise_tokens", "fact_span")
-SETTINGS_FIELDS = ("steps", "batch_size", "lr", "max_segments", "gate_penalty", "seed")
+SETTINGS_FIELDS = ("steps", "batch_size", "lr", "max_segments", "restart", "gate_penalty", "seed")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=sorted(RECIPES))
-    parser.add_argument("--file", type=Path, help="text: train on the bytes of this file")
+    parser.add_argument("--file", type=Path, metavar="PATH",
+                        help="text: train on the bytes of this file, or of the files in this folder")
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK in the course's own folder)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
@@ -107,10 +112,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--batch-size", type=int)
     training.add_argument("--lr", type=float, help="highest learning rate")
     training.add_argument("--max-segments", type=int, help="longest streams, in segments")
+    training.add_argument("--restart", type=float, metavar="PROBABILITY",
+                          help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
     training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")
     model = parser.add_argument_group("model (default: as the shipped checkpoint)")
     for name in MODEL_FIELDS:
         model.add_argument(f"--{name.replace('_', '-')}", type=int)
+    model.add_argument("--baseline", choices=KINDS, help="train a model of this kind, of the size of the RMAT")
     model.add_argument("--paths", help=f"some of {','.join(PATHS)}, with commas between")
     model.add_argument("--gate", choices=GATES)
     model.add_argument("--carry", choices=CARRIES)
@@ -126,7 +134,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME_OR_PATH", help="a shipped model, a checkpoint file, or a run's folder")
-    parser.add_argument("--file", type=Path, help="text: score on this file; its test part, if trained on it")
+    parser.add_argument("--file", type=Path, metavar="PATH",
+                        help="text: score on this file or folder; on its test part, if it was trained on")
+    parser.add_argument("--documents", action="store_true",
+                        help="text: score by position in the document, in place of random streams")
     parser.add_argument("--tokens", type=int, default=4096, help="length of each stream (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
@@ -145,12 +156,9 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
-    source = training_source(options)
-    config, settings = run_settings(options, source.vocab_size)
     folder = RunFolder(options.out or folders.home() / "runs" / options.task)
-    held_out = source if options.task == "recall" else text_source(options.file, "test")
-    if options.task == "text" and len(held_out) < 2:
-        raise UsageError(f"{options.file} is too short: its test part, a twentieth, must have at least 2 bytes")
+    source, held_out = training_sources(options, folder.path)
+    config, settings = run_settings(options, source.vocab_size)
 
     model = train(config, source, settings, folder.path, resume=options.resume, device=device,
                   checkpoint_every=options.checkpoint_every)
@@ -167,28 +175,49 @@ def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
-def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[RMATConfig, TrainSettings]:
-    """The recipe of the task with what the options change."""
+def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[ModelConfig, TrainSettings]:
+    """The recipe of the task with what the options change; a baseline matches the RMAT of the same options."""
     recipe = RECIPES[options.task]
     config = replace(recipe.config, vocab_size=vocab_size, **given(options, (*MODEL_FIELDS, *MEMORY_FIELDS)))
     if options.paths is not None:
         config = replace(config, paths=tuple(options.paths.split(",")))
+    if options.baseline is not None:
+        config = matching(config, options.baseline)
     return config, replace(recipe.settings, **given(options, SETTINGS_FIELDS))
 
 
-def training_source(options: argparse.Namespace) -> Source:
-    """The task or the text that the options ask for."""
+def training_sources(options: argparse.Namespace, out: Path) -> tuple[Source, Source]:
+    """The task or the text that the options ask for, and what its model is scored on."""
     if options.task == "recall":
         if options.file is not None:
             raise UsageError("--file is for train text; recall makes its own streams")
-        return RecallTask(**given(options, TASK_FIELDS))
+        task = RecallTask(**given(options, TASK_FIELDS))
+        return task, task
     if foreign := given(options, TASK_FIELDS):
         raise UsageError(f"--{next(iter(foreign)).replace('_', '-')} is for train recall")
-    return text_source(options.file, "train")
+    text = text_of(options.file)
+    if options.file is not None and lies_in(out, options.file):
+        raise UsageError(f"--out {out} must lie outside of --file {options.file}, or the run changes its own text")
+    held_out = text("test")
+    if len(held_out) < 2:
+        raise UsageError(f"{options.file} is too short: its test part, a twentieth, must have at least 2 bytes")
+    return text("train"), held_out
 
 
-def text_source(file: Path | None, split: str) -> Source:
-    return installed_corpus(split) if file is None else file_corpus(file, split)
+def lies_in(out: Path, folder: Path) -> bool:
+    """Whether ``out`` would be read as a part of ``folder``; what is hidden would not."""
+    out, folder = out.resolve(), folder.resolve()
+    return out.is_relative_to(folder) and not any(part.startswith(".") for part in out.relative_to(folder).parts)
+
+
+def text_of(path: Path | None) -> Callable[[str], Corpus]:
+    """What gives a split of the installed text, or of a file or folder of the user's."""
+    if path is None:
+        return installed_corpus
+    text = own_text(path)
+    for note in text.notes:
+        print(f"note: {text.name}: {note}", file=sys.stderr)
+    return text.corpus
 
 
 def given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -248,10 +277,13 @@ def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
     if path not in shipped_checkpoints() and Path(path).is_dir():
         path = RunFolder(Path(path)).model
     source = evaluation_source(read_info(path)["extra"].get("task"), options)
-    score = evaluate(RMAT.from_checkpoint(path, device), source, options.tokens, options.sequences, options.seed)
-    print(describe_score(score))
-    for part in score.by_distance:
-        print(f"  fact {part['above']} to {part['to']} tokens back: {part['accuracy']:.4f} of {part['answers']}")
+    model = LanguageModel.from_checkpoint(path, device)
+    if options.documents:
+        score = evaluate_documents(model, source)
+        print(describe_documents(score))
+    else:
+        score = evaluate(model, source, options.tokens, options.sequences, options.seed)
+        print(describe_score(score))
     if options.json:
         print(json.dumps({**score.to_dict(), "model": options.model, "device": device_name(device)}))
     return 0
@@ -263,20 +295,39 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
         case {"kind": "recall", **task}:
             if options.file is not None:
                 raise UsageError(f"--file is for text models; {options.model} was trained on recall")
+            if options.documents:
+                raise UsageError(f"--documents is for text models; {options.model} was trained on recall")
             return RecallTask(**task)
         case {"kind": "text", "fingerprint": fingerprint}:
-            if options.file is None:
-                return installed_corpus("test")
-            corpus = file_corpus(options.file)
-            return file_corpus(options.file, "test") if corpus.fingerprint == fingerprint else corpus
+            text = text_of(options.file)
+            if options.file is None or text("all").fingerprint == fingerprint:
+                return text("test")
+            return text("all")
     raise UsageError(f"{options.model} does not say what it was trained on; evaluate a model that train has saved")
 
 
 def describe_score(score: Evaluation) -> str:
-    on = "recall" if score.source["kind"] == "recall" else f"{score.source['name']}, {score.source['split']} split"
     name = score.metric.replace("_", " ")
-    return (f"{on}: {name} {score.value:.4f} over {score.positions} positions "
-            f"({score.sequences} streams of {score.tokens} tokens, seed {score.seed})")
+    lines = [f"{describe_source(score.source)}: {name} {score.value:.4f} over {score.positions} positions "
+             f"({score.sequences} streams of {score.tokens} tokens, seed {score.seed})"]
+    lines += [f"  fact {part['above']} to {part['to']} tokens back: {part['accuracy']:.4f} of {part['answers']}"
+              for part in score.by_distance]
+    return "\n".join(lines)
+
+
+def describe_documents(score: DocumentEvaluation) -> str:
+    """A table: a row for each group of documents, a column for each bin of position."""
+    rows: list[list[object]] = [["", "documents", *(f"{low}–" for low in score.edges[:-1])]]
+    for group in score.groups:
+        found = {part["from"]: f"{part['bits_per_byte']:.4f}" for part in group["bins"]}
+        rows.append([f"at least {group['at_least']} bytes", group["documents"],
+                     *(found.get(low, "") for low in score.edges[:-1])])
+    lines = [f"{row[0]:>22}{row[1]:>12}{''.join(f'{cell:>8}' for cell in row[2:])}".rstrip() for row in rows]
+    return "\n".join([f"{describe_source(score.source)}: bits per byte by position in the document", *lines])
+
+
+def describe_source(source: dict[str, Any]) -> str:
+    return "recall" if source["kind"] == "recall" else f"{source['name']}, {source['split']} split"
 
 
 # doctor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from .validate import require_choice, require_int, require_number
 
@@ -15,8 +15,58 @@ POOLS = ("attention", "mean")
 BACKENDS = ("eager", "sdpa", "flex", "triton", "auto")
 
 
+class ModelConfig:
+    """What the configurations of all kinds of language model share: frozen dataclasses that check themselves.
+
+    Attributes:
+        kind: which kind of model it describes; the others as in ``RMATConfig``.
+    """
+
+    kind: str
+    vocab_size: int
+    d_model: int
+    n_heads: int
+    n_layers: int
+    segment_len: int
+    rope_base: float
+    dropout: float
+
+    def require_common_fields(self) -> None:
+        """Raise ``TypeError`` or ``ValueError`` unless the fields that every kind has are in range."""
+        for name in ("vocab_size", "d_model", "n_heads", "n_layers", "segment_len"):
+            require_int(name, getattr(self, name), 1)
+        require_head_width(self.d_model, self.n_heads)
+        require_number("rope_base", self.rope_base, 1.0, above=True)
+        require_number("dropout", self.dropout, 0.0)
+        if self.dropout >= 1.0:
+            raise ValueError(f"dropout must be below 1, got {self.dropout}")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head, ``d_h = d / H``."""
+        return self.d_model // self.n_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values for json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """The configuration that ``to_dict`` wrote.
+
+        Raises:
+            ValueError: a field is unknown or missing.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - names):
+            raise ValueError(f"config has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(names))}")
+        if missing := sorted(names - set(fields)):
+            raise ValueError(f"config lacks the fields {', '.join(missing)}")
+        return cls(**fields)
+
+
 @dataclass(frozen=True)
-class RMATConfig:
+class RMATConfig(ModelConfig):
     """Sizes and choices of a Recurrent Memory-Augmented Transformer (arXiv 2507.00453).
 
     Attributes:
@@ -41,6 +91,8 @@ class RMATConfig:
         TypeError, ValueError: a field is out of range; the message names it.
     """
 
+    kind: ClassVar[str] = "rmat"
+
     vocab_size: int = 256
     d_model: int = 64
     n_heads: int = 4
@@ -59,10 +111,9 @@ class RMATConfig:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "n_heads", "n_layers", "segment_len", "chunk_size",
-                     "memory_slots", "write_slots"):
+        self.require_common_fields()
+        for name in ("chunk_size", "memory_slots", "write_slots"):
             require_int(name, getattr(self, name), 1)
-        require_head_width(self.d_model, self.n_heads)
         if self.chunk_size > self.segment_len:
             raise ValueError(
                 f"chunk_size must be at most segment_len ({self.segment_len}), got {self.chunk_size}"
@@ -77,15 +128,6 @@ class RMATConfig:
         require_choice("pool", self.pool, POOLS)
         require_choice("backend", self.backend, BACKENDS)
         require_number("gate_bias", self.gate_bias, float("-inf"), above=True)
-        require_number("rope_base", self.rope_base, 1.0, above=True)
-        require_number("dropout", self.dropout, 0.0)
-        if self.dropout >= 1.0:
-            raise ValueError(f"dropout must be below 1, got {self.dropout}")
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one head, ``d_h = d / H``."""
-        return self.d_model // self.n_heads
 
     @property
     def has_memory(self) -> bool:
@@ -94,21 +136,7 @@ class RMATConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values for json."""
-        return {**dataclasses.asdict(self), "paths": list(self.paths)}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> RMATConfig:
-        """The configuration that ``to_dict`` wrote.
-
-        Raises:
-            ValueError: a field is unknown or missing.
-        """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(fields) - names):
-            raise ValueError(f"config has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(names))}")
-        if missing := sorted(names - set(fields)):
-            raise ValueError(f"config lacks the fields {', '.join(missing)}")
-        return cls(**fields)
+        return {**super().to_dict(), "paths": list(self.paths)}
 
 
 def require_head_width(d_model: int, n_heads: int) -> None:

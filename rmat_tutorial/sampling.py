@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .state import RMATState
+from .state import State
 from .validate import require_int, require_number
 
 
@@ -20,7 +20,7 @@ class Generation(NamedTuple):
     """
 
     tokens: Tensor
-    state: RMATState
+    state: State
 
 
 def require_sampling(temperature: float, top_k: int | None, vocab_size: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .attention import chunked_weights, full_weights, memory_weights
+from .block import HybridBlock
+from .language_model import LanguageModel
 from .memory import MemoryWrite
 from .model import RMAT
 
@@ -64,15 +66,19 @@ def record(model: RMAT) -> Iterator[Trace]:
         raise TypeError(f"model must be an RMAT, got {type(model).__name__}")
     trace = Trace()
     taps = [_Recorder(trace, model, layer) for layer in range(model.config.n_layers)]
-    with _tapped(model, taps):
+    with _tapped(model.blocks, taps):
         yield trace
 
 
 @contextmanager
-def collect_gates(model: RMAT) -> Iterator[list[Tensor]]:
-    """The write gates ``z`` ``(B, w, d)`` of every layer and segment, with their gradient: for a penalty on them."""
+def collect_gates(model: LanguageModel) -> Iterator[list[Tensor]]:
+    """The write gates ``z`` ``(B, w, d)`` of every layer and segment, with their gradient: for a penalty on them.
+
+    A model without gates gives none.
+    """
     gates: list[Tensor] = []
-    with _tapped(model, [_GateCollector(gates) for _ in model.blocks]):
+    blocks = [block for block in model.blocks if isinstance(block, HybridBlock)]
+    with _tapped(blocks, [_GateCollector(gates) for _ in blocks]):
         yield gates
 
 
@@ -93,13 +99,13 @@ def written_segments(model: RMAT, tokens: Tensor) -> list[list[Tensor]]:
 
 
 @contextmanager
-def _tapped(model: RMAT, taps: list) -> Iterator[None]:
-    for block, tap in zip(model.blocks, taps, strict=True):
+def _tapped(blocks: Sequence[HybridBlock], taps: list) -> Iterator[None]:
+    for block, tap in zip(blocks, taps, strict=True):
         block.taps.append(tap)
     try:
         yield
     finally:
-        for block, tap in zip(model.blocks, taps, strict=True):
+        for block, tap in zip(blocks, taps, strict=True):
             block.taps.remove(tap)
 
 

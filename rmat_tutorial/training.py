@@ -1,12 +1,12 @@
 """A plain trainer: AdamW, warm-up and cosine, clipping, a curriculum over segments, exact resumption.
 
-Every random choice of a step follows from (seed, step) alone. So a run that was killed and resumed takes the same
-steps as one that was not, and on a CPU with one thread ends with the same weights, bit for bit.
+Every random choice of a step follows from (seed, step) alone, and whatever else a step begins with is saved. So a run
+that was killed and resumed takes the same steps as one that was not, and on a CPU with one thread ends with the same
+weights, bit for bit.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import signal
@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,22 +24,20 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from .config import RMATConfig
+from .config import ModelConfig
+from .corpora import Corpus
 from .evaluation import Score
-from .folders import write_whole
-from .model import RMAT
+from .language_model import LanguageModel, build
+from .runs import RunFolder, TrainingError
+from .state import State
 from .tasks import IGNORED, Source
 from .tracing import collect_gates
 from .validate import require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
-DIGEST_BYTES = 32
 BAR_HIDES = ("step", "lr", "seconds")
+OF_THE_MODEL = ("config", "initial")  # what a state refers to and does not own
 SMOOTHING = 0.95  # of the running mean: it looks back about twenty steps
-
-
-class TrainingError(ValueError):
-    """A run that cannot begin, go on, or be resumed; the message is one line for people."""
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -61,6 +58,10 @@ class TrainSettings:
         grow_below: with a loss threshold, streams have 1 to n segments, drawn anew each step so that short ones are
             not forgotten, and n doubles from 1 to ``max_segments`` whenever the running mean of the loss is below
             the threshold. ``None``: every stream has ``max_segments`` segments from the start.
+        restart: probability with which a row of the batch begins anew in a step, at a random place and from a fresh
+            state. Otherwise it reads on in the text from where it stopped in the step before, with the state that it
+            had there, detached (truncated back-propagation through time). 1: every row begins anew in every step, the
+            only choice for tasks, whose streams end.
         gate_penalty: weight of the mean write gate in the loss, from step ``gate_penalty_from`` on.
         seed: of weights, batches and dropout.
     """
@@ -73,6 +74,7 @@ class TrainSettings:
     clip: float = 1.0
     max_segments: int = 16
     grow_below: float | None = 0.3
+    restart: float = 1.0
     gate_penalty: float = 3.0
     gate_penalty_from: int = 500
     seed: int = 0
@@ -85,8 +87,10 @@ class TrainSettings:
         require_seed("seed", self.seed)
         for name in ("lr", "clip"):
             require_number(name, getattr(self, name), 0.0, above=True)
-        for name in ("weight_decay", "gate_penalty"):
+        for name in ("weight_decay", "gate_penalty", "restart"):
             require_number(name, getattr(self, name), 0.0)
+        if self.restart > 1.0:
+            raise ValueError(f"restart must be a probability, from 0 to 1, got {self.restart}")
         if self.grow_below is not None:
             require_number("grow_below", self.grow_below, 0.0, above=True)
 
@@ -125,19 +129,44 @@ class Curriculum(NamedTuple):
         return Curriculum(self.segments, mean)
 
 
+class Streams(NamedTuple):
+    """Where the rows of a batch stopped: the next byte of each, ``(B,)``, and the detached state before it."""
+
+    places: Tensor
+    state: State
+
+    def values(self) -> dict[str, Any]:
+        """Tensors and numbers for a file, without what the model has anyway."""
+        state = {field.name: getattr(self.state, field.name) for field in fields(self.state)
+                 if field.name not in OF_THE_MODEL}
+        return {"places": self.places, "state": {**state, "cache": [tuple(layer) for layer in self.state.cache]}}
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], fresh: State, device: torch.device) -> Streams:
+        """What ``values`` gave, for the model whose state for as many rows is ``fresh``."""
+        layers = zip(fresh.cache, values["state"]["cache"], strict=True)
+        cache = tuple(type(layer)(*tensors) for layer, tensors in layers)
+        return cls(values["places"], replace(fresh, **{**values["state"], "cache": cache}).to(device))
+
+
 class Trainer:
     """A model in training: everything that a step changes, and the step."""
 
     def __init__(
-        self, config: RMATConfig, source: Source, settings: TrainSettings, device: torch.device | str = "cpu"
+        self, config: ModelConfig, source: Source, settings: TrainSettings, device: torch.device | str = "cpu"
     ) -> None:
         if source.vocab_size != config.vocab_size:
             raise TrainingError(f"vocab_size must be {source.vocab_size}, the source's, got {config.vocab_size}")
+        if settings.restart < 1 and not isinstance(source, Corpus):
+            raise TrainingError(
+                f"restart must be 1 for {source.describe()['kind']}, whose streams end, got {settings.restart}"
+            )
         self.source, self.settings, self.device = source, settings, torch.device(device)
         torch.manual_seed(settings.seed)
-        self.model = RMAT(config).to(self.device)
+        self.model = build(config).to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, settings.weight_decay), lr=settings.lr)
         self.curriculum = Curriculum.begin(settings)
+        self.streams: Streams | None = None
         self.step = 0
         for segments in (self.curriculum.segments, settings.max_segments):
             # A stream that the source cannot make is found now and not when the curriculum gets there.
@@ -153,10 +182,14 @@ class Trainer:
         settings = self.settings
         generator = step_generator(settings.seed, self.step)
         segments = self.curriculum.draw(settings, generator)
-        tokens, targets = self.source.batch(
-            settings.batch_size, segments * self.model.config.segment_len, generator
-        )
-        score, loss, gate = self._loss(tokens.to(self.device), targets.to(self.device))
+        length = segments * self.model.config.segment_len
+        if settings.restart == 1:
+            places, state = None, None
+            tokens, targets = self.source.batch(settings.batch_size, length, generator)
+        else:
+            places, state = self._rows(length, generator)
+            tokens, targets = self.source.read(places, length)
+        score, loss, gate, state = self._loss(tokens.to(self.device), targets.to(self.device), state)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
@@ -169,6 +202,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        if places is not None:
+            self.streams = Streams(places + length, state.detach())
         self.step += 1
         metrics = {"step": self.step, "loss": score.mean_loss, self.source.metric: score.value(self.source.metric),
                    "segments": segments, "max_segments": self.curriculum.segments, "gate": gate, "lr": lr,
@@ -176,36 +211,50 @@ class Trainer:
         self.curriculum = self.curriculum.after(score.mean_loss, settings)
         return metrics
 
-    def _loss(self, tokens: Tensor, targets: Tensor) -> tuple[Score, Tensor, float | None]:
-        """Score, loss to minimise, and mean write gate (``None`` without memory) of a batch."""
+    def _rows(self, length: int, generator: torch.Generator) -> tuple[Tensor, State | None]:
+        """Where each row reads ``length`` tokens in this step, ``(B,)``, and the state that it reads them with."""
+        anew = self.source.places(self.settings.batch_size, length, generator)
+        begins = torch.rand(self.settings.batch_size, generator=generator) < self.settings.restart
+        if self.streams is None:
+            return anew, None
+        places, state = self.streams
+        begins |= places + length >= len(self.source)  # the last target is one byte further
+        return torch.where(begins, anew, places), state.reset(begins)
+
+    def _loss(
+        self, tokens: Tensor, targets: Tensor, state: State | None
+    ) -> tuple[Score, Tensor, float | None, State]:
+        """Score, loss to minimise, and mean write gate (``None`` without gates) of a batch, and the state after it."""
         self.model.train()
         with collect_gates(self.model) as gates:
-            logits = self.model(tokens).logits
+            logits, state = self.model(tokens, state)
         scored = targets != IGNORED
         score = Score()
         score.add(logits.detach()[scored], targets[scored])
         loss = cross_entropy(logits[scored], targets[scored])
         if not gates:
-            return score, loss, None
+            return score, loss, None, state
         gate = torch.stack(gates).mean()
         if self.step >= self.settings.gate_penalty_from:
             loss = loss + self.settings.gate_penalty * gate
-        return score, loss, gate.item()
+        return score, loss, gate.item(), state
 
     def state(self) -> dict[str, Any]:
         """All that ``restore`` needs."""
         return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "curriculum": tuple(self.curriculum)}
+                "curriculum": tuple(self.curriculum), "streams": self.streams and self.streams.values()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to, or on from, what ``state`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.curriculum = Curriculum(*state["curriculum"])
+        fresh = self.model.init_state(self.settings.batch_size)
+        self.streams = state["streams"] and Streams.from_values(state["streams"], fresh, self.device)
         self.step = state["step"]
 
 
-def parameter_groups(model: RMAT, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: LanguageModel, weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups: weight decay on the matrices of linear maps, none on biases, norms, λ, slots and embeddings."""
     linear = {id(layer.weight) for layer in model.modules() if isinstance(layer, torch.nn.Linear)}
     groups: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -221,101 +270,8 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(batch_seed)
 
 
-# A run: a trainer and its folder.
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """The files of a run."""
-
-    path: Path
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state.pt"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "run.json"
-
-    def holds_a_run(self) -> bool:
-        return any(file.exists() for file in (self.state, self.metrics, self.model, self.report))
-
-    def save(self, trainer: Trainer, identity: dict[str, Any]) -> None:
-        """Write the training state behind its SHA-256, whole or not at all."""
-        buffer = io.BytesIO()
-        torch.save({"identity": identity, **trainer.state()}, buffer)
-        content = buffer.getvalue()
-        write_whole(self.state, sha256(content).digest() + content)
-
-    def read(self) -> dict[str, Any]:
-        """What ``save`` wrote.
-
-        Raises:
-            TrainingError: there is nothing, or it is damaged.
-        """
-        if not self.state.is_file():
-            raise TrainingError(f"nothing to resume: there is no {self.state}; start without resume")
-        content = self.state.read_bytes()
-        digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if sha256(content).digest() != digest:
-            raise TrainingError(f"{self.state} is damaged and cannot be resumed; start again in another folder")
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-    def resume(self, trainer: Trainer, identity: dict[str, Any]) -> None:
-        """Set ``trainer`` to where this run stopped.
-
-        Raises:
-            TrainingError: there is no run, it is damaged, or it has other settings.
-        """
-        state = self.read()
-        if difference := first_difference(state["identity"], identity):
-            raise TrainingError(
-                f"{self.path} holds a run with other settings: {difference}; "
-                "resume it with those it was begun with, or start another folder"
-            )
-        trainer.restore(state)
-
-    def seconds(self) -> float:
-        """Time spent on the steps in the metrics file, over all resumptions."""
-        return sum(json.loads(line)["seconds"] for line in self.metrics.read_text().splitlines())
-
-    def cut_metrics(self, step: int) -> None:
-        """Drop the lines of steps after ``step``, and a last line that a kill cut short."""
-        kept = []
-        if self.metrics.exists():
-            for line in self.metrics.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] > step:
-                        break
-                except (ValueError, KeyError, TypeError):
-                    break
-                kept.append(line + "\n")
-        write_whole(self.metrics, "".join(kept).encode())
-
-
-def first_difference(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    """The first entry in which two nested dictionaries differ, in words; empty when they do not."""
-    for name in sorted({*saved, *wanted}):
-        was, now = saved.get(name), wanted.get(name)
-        if isinstance(was, dict) and isinstance(now, dict):
-            if inner := first_difference(was, now, f"{prefix}{name}."):
-                return inner
-        elif was != now:
-            return f"{prefix}{name} was {was!r}, is {now!r}"
-    return ""
-
-
 def train(
-    config: RMATConfig,
+    config: ModelConfig,
     source: Source,
     settings: TrainSettings,
     out: str | Path,
@@ -324,7 +280,7 @@ def train(
     device: torch.device | str = "cpu",
     checkpoint_every: int = 50,
     progress: bool = True,
-) -> RMAT:
+) -> LanguageModel:
     """Train a model in the folder ``out``: ``state.pt``, ``metrics.jsonl``, and at the end ``model.safetensors``.
 
     Args:
@@ -346,12 +302,12 @@ def train(
         raise TrainingError(f"out must be a folder, and {folder.path} is a file; give another name")
     trainer = Trainer(config, source, settings, device)
     if resume:
-        folder.resume(trainer, identity)
+        trainer.restore(folder.read_for(identity))
     elif folder.holds_a_run():
         raise TrainingError(f"{folder.path} holds a run already; resume it, or give another folder")
     else:
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.save(trainer, identity)
+        folder.save(trainer.state(), identity)
     folder.cut_metrics(trainer.step)
     _run(trainer, folder, identity, checkpoint_every, progress)
     trainer.model.eval().save(folder.model, extra={"task": source.describe()})
@@ -375,7 +331,7 @@ def _run(
                              and value is not None}, refresh=False)
             bar.update()
             if stop.is_set() or trainer.step % checkpoint_every == 0 or trainer.step == steps:
-                folder.save(trainer, identity)
+                folder.save(trainer.state(), identity)
             if stop.is_set() and trainer.step < steps:
                 raise TrainingStopped(f"stopped after step {trainer.step} of {steps}, saved in {folder.path}")
 

@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from strategies import assert_one_line
 
-from rmat_tutorial import RMAT, RMATConfig, cli, folders
+from rmat_tutorial import RMAT, LanguageModel, RMATConfig, cli, folders
+from rmat_tutorial.baselines import KINDS
 from rmat_tutorial.checkpoints import shipped_checkpoints
 from rmat_tutorial.cli import main
+from rmat_tutorial.runs import RunFolder
 from rmat_tutorial.tasks import RecallTask
-from rmat_tutorial.training import RunFolder
+from rmat_tutorial.training import TrainSettings
 
 TINY = ["--d-model", "8", "--n-heads", "2", "--segment-len", "8", "--chunk-size", "4", "--memory-slots", "4",
         "--write-slots", "2", "--max-segments", "2", "--batch-size", "2", "--steps", "4"]
@@ -113,6 +114,62 @@ def test_text_of_a_file_is_scored_on_its_test_part_and_another_file_whole(capsys
         assert str(tmp_path) not in json.dumps(result["source"])
 
 
+def test_text_of_a_folder_is_split_by_file(capsys, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(5):
+        (texts / f"{number}.txt").write_bytes(b"a line of notes, and another one.\n" * (3 + number))
+    (texts / "empty").write_bytes(b"")
+    (texts / "photo").write_bytes(bytes(100))
+    command = ["train", "text", *TINY, "--file", texts, "--out", tmp_path / "run", "--restart", "0.5"]
+    status, printed, errors = call(capsys, *command)
+    assert status == 0
+    assert "texts, test split: bits per byte" in printed
+    assert "note: texts: left out: 1 empty\n" in errors
+    assert "note: texts: 1 of 6 files, such as photo: each is binary" in errors
+    report = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert report["settings"]["restart"] == 0.5
+    command = shlex.split(report["scores"][0]["command"])[3:]
+    status, printed, _ = call(capsys, *command)
+    assert status == 0
+    assert last_line(printed)["bits_per_byte"] == report["scores"][0]["bits_per_byte"]
+    (texts / "6.txt").write_bytes(b"one more\n")
+    status, printed, _ = call(capsys, *command)
+    assert last_line(printed)["source"]["split"] == "all"
+
+
+def test_a_run_may_lie_in_a_hidden_folder_of_its_text(tmp_path):
+    for name, inside in (("runs/text", True), (".runs/text", False), ("runs/.text", False), ("../runs", False)):
+        assert cli.lies_in(tmp_path / name, tmp_path) == inside
+
+
+def test_documents_are_scored_by_position(capsys, tmp_path, text_file):
+    out = tmp_path / "run"
+    call(capsys, "train", "text", *TINY, "--file", text_file, "--out", out)
+    status, printed, _ = call(capsys, "evaluate", out, "--file", text_file, "--documents", "--json")
+    assert status == 0
+    title, header, *rows, _ = printed.splitlines()
+    assert title == "notes.txt, test split: bits per byte by position in the document"
+    assert header.split()[:4] == ["documents", "0–", "64–", "128–"]
+    result = last_line(printed)
+    assert [row.split()[:4] for row in rows] == [
+        ["at", "least", str(at_least), "bytes"] for at_least in (2, 64, 128, 256)]
+    for row, group in zip(rows, result["groups"], strict=True):
+        assert row.split()[4:] == ["1", *(f"{part['bits_per_byte']:.4f}" for part in group["bins"])]
+    assert sum(part["bytes"] for part in result["groups"][0]["bins"]) == 339
+    assert result["model"] == str(out)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_baseline_is_trained_and_scored(capsys, tmp_path, text_file, kind):
+    command = ["train", "text", *TINY, "--file", text_file, "--baseline", kind, "--out", tmp_path / "run"]
+    assert call(capsys, *command)[0] == 0
+    assert LanguageModel.from_checkpoint(tmp_path / "run" / "model.safetensors").config.kind == kind
+    status, printed, _ = call(capsys, "evaluate", tmp_path / "run", "--file", text_file, "--documents", "--json")
+    assert status == 0
+    assert 0 < last_line(printed)["groups"][0]["bins"][0]["bits_per_byte"] < 12
+
+
 def test_the_default_folder_is_the_courses_own(capsys):
     assert call(capsys, *RECALL)[0] == 0
     assert (folders.home() / "runs" / "recall" / "model.safetensors").is_file()
@@ -175,9 +232,15 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["evaluate", "{tmp}/nan.safetensors", "--tokens", "64"], ("the loss is nan",)),
         (["train", "recall", "--file", "{tmp}/notes.txt"], ("--file is for train text",)),
         (["train", "text", "--facts", "3"], ("--facts is for train recall",)),
-        (["train", "text", "--file", "{tmp}/missing.txt"], ("there is no file", "missing.txt")),
+        (["train", "text", "--file", "{tmp}/missing.txt"], ("there is no file or folder", "missing.txt")),
         (["train", "text", "--file", "{tmp}/empty.txt"], ("empty.txt is empty",)),
-        (["train", "text", "--file", "{tmp}"], ("is not a file",)),
+        (["train", "text", "--file", "{tmp}/nothing"], ("nothing holds no file to read",)),
+        (["train", "text", "--file", "{tmp}/pair"], ("pair holds too few documents for three splits, 2", "at least 3")),
+        (["train", "text", "--file", "{tmp}/pair", "--out", "{tmp}/pair/run"], ("--out", "outside of --file")),
+        (["train", "text", "--restart", "2"], ("restart", "from 0 to 1")),
+        (["train", "recall", "--restart", "0.5"], ("restart must be 1 for recall", "streams end")),
+        (["train", "recall", "--baseline", "lstm"], ("--baseline", "'lstm'")),
+        (["evaluate", "{tmp}/recall.safetensors", "--documents"], ("--documents is for text models",)),
         (["train", "text", "--file", "{tmp}/notes.txt"], ("tokens = 512", "train split of notes.txt has 90")),
         (["train", "text", "--file", "{tmp}/short.txt", "--segment-len", "1", "--chunk-size", "1"],
          ("short.txt is too short", "at least 2 bytes")),
@@ -202,7 +265,10 @@ def test_what_a_user_can_get_wrong_is_one_line(capsys, tmp_path, arguments, frag
     (tmp_path / "notes.txt").write_bytes(b"ten bytes." * 10)
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "short.txt").write_bytes(b"brief")
-    (tmp_path / "occupied").mkdir()
+    for folder in ("occupied", "nothing", "pair"):
+        (tmp_path / folder).mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "pair" / name).write_bytes(b"ten bytes.")
     (tmp_path / "occupied" / "model.safetensors").write_bytes(b"precious")
     model = RMAT(RMATConfig(vocab_size=96, d_model=8, n_heads=2, n_layers=1))
     model.save(tmp_path / "untold.safetensors")
@@ -222,10 +288,10 @@ def test_a_shipped_checkpoint_is_what_its_json_says(capsys, name):
     assert (folders.data() / f"{name}.safetensors").stat().st_size < 2_000_000
     # The command of the json still means the same model and the same training.
     options = cli.build_parser().parse_args(shlex.split(report["command"])[3:])
-    config = RMAT.from_checkpoint(name).config
+    config = LanguageModel.from_checkpoint(name).config
     wanted, settings = cli.run_settings(options, config.vocab_size)
     assert wanted == config
-    assert asdict(settings) == report["settings"]
+    assert settings == TrainSettings(**report["settings"])
     score = report["scores"][0]
     status, printed, _ = call(capsys, *shlex.split(score["command"])[3:])
     assert status == 0

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import assert_one_line, configs, gap, make_model, random_tokens
 
-from rmat_tutorial import model as model_module
+from rmat_tutorial import language_model
 
 
 def greedy_by_hand(model, prompt, count):
@@ -171,7 +171,7 @@ def test_a_long_generation_shows_a_bar(monkeypatch, count, progress, shown):
         bars.append(not disable)
         return iterable
 
-    monkeypatch.setattr(model_module, "tqdm", bar)
+    monkeypatch.setattr(language_model, "tqdm", bar)
     tokens = make_model(n_layers=1).generate(random_tokens(1, 2), count, progress=progress, seed=0).tokens
     assert tokens.shape == (1, count) and bars == [shown]
 

@@ -1,4 +1,4 @@
-"""Training and evaluation: a resumed run is the same run, a stopped one is saved, and streams are read exactly."""
+"""Training: a resumed run is the same run, a stopped one is saved, and rows read on where they stopped."""
 
 import json
 import math
@@ -16,17 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from strategies import assert_one_line
 from torch.nn.functional import cross_entropy
 
-from rmat_tutorial import RMAT, RMATConfig, evaluation, training
+from rmat_tutorial import RMAT, LanguageModel, RMATConfig, training
+from rmat_tutorial.baselines import KINDS, matching
 from rmat_tutorial.checkpoints import read_info
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate
-from rmat_tutorial.tasks import IGNORED, RecallTask
+from rmat_tutorial.tasks import RecallTask
 from rmat_tutorial.training import Curriculum, RunFolder, Trainer, TrainingError, TrainingStopped, TrainSettings, train
 
 TASK = RecallTask(keys=3, values=2, facts=2, noise_tokens=2)
@@ -48,7 +46,7 @@ def timeless(out: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines(out)]
 
 
-def assert_same_weights(one: RMAT, other: RMAT) -> None:
+def assert_same_weights(one: LanguageModel, other: LanguageModel) -> None:
     for (name, left), right in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(left, right), name
 
@@ -237,7 +235,7 @@ def test_a_save_that_fails_leaves_the_last_state(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     trainer = Trainer(CONFIG, TASK, SETTINGS)
     with pytest.raises(OSError, match="No space left"):
-        RunFolder(tmp_path).save(trainer, {})
+        RunFolder(tmp_path).save(trainer.state(), {})
     assert (tmp_path / "state.pt").read_bytes() == before
     assert not list(tmp_path.glob(".*"))
 
@@ -260,12 +258,12 @@ def test_the_loss_is_that_of_the_answers_alone_and_the_penalty_begins_on_time():
     tokens, targets = TASK.batch(3, 12, torch.Generator().manual_seed(0))
     logits = trainer.model(tokens).logits
     answers = cross_entropy(logits[:, -2:].flatten(0, 1), targets[:, -2:].flatten())
-    score, loss, gate = trainer._loss(tokens, targets)
+    score, loss, gate, _ = trainer._loss(tokens, targets, None)
     assert score.positions == 6
     torch.testing.assert_close(loss, answers)
     assert score.mean_loss == pytest.approx(answers.item())
     trainer.step = SETTINGS.gate_penalty_from
-    _, penalised, _ = trainer._loss(tokens, targets)
+    _, penalised, *_ = trainer._loss(tokens, targets, None)
     assert penalised.item() == pytest.approx(loss.item() + 0.5 * gate)
     assert 0 < gate < 1
 
@@ -351,6 +349,8 @@ def test_steps_and_seeds_do_not_share_their_randomness():
         ({"max_segments": 0}, ("max_segments", "got 0")),
         ({"grow_below": 0.0}, ("grow_below", "above 0")),
         ({"gate_penalty": -0.1}, ("gate_penalty", "-0.1")),
+        ({"restart": 1.5}, ("restart", "from 0 to 1", "1.5")),
+        ({"restart": -0.1}, ("restart", "-0.1")),
         ({"seed": -1}, ("seed", "-1")),
         ({"warmup": True}, ("warmup", "True")),
     ],
@@ -375,98 +375,112 @@ def test_a_source_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-# Evaluation.
+# Rows that read on.
+
+READING = replace(SETTINGS, max_segments=2, restart=0.3)
+TEXT_CONFIG = replace(CONFIG, vocab_size=256)
 
 
-@hypothesis_settings(max_examples=15)
-@given(st.integers(5, 40), st.integers(1, 9), st.integers(1, 5), st.integers(0, 50))
-def test_a_streamed_score_is_that_of_the_whole(tokens, piece, rows, seed):
-    torch.manual_seed(seed)
-    model = RMAT(replace(CONFIG, dropout=0.0)).double().eval()
-    sequences = 6
-    before = evaluation.PIECE, evaluation.ROWS
-    try:
-        evaluation.PIECE, evaluation.ROWS = piece, rows
-        score = evaluate(model, TASK, tokens, sequences, seed)
-    finally:
-        evaluation.PIECE, evaluation.ROWS = before
-    generator = torch.Generator().manual_seed(seed)
-    batches = [TASK.batch(min(rows, sequences - first), tokens, generator) for first in range(0, sequences, rows)]
-    whole, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    logits = model(whole).logits
-    scored = targets != IGNORED
-    assert score.loss == pytest.approx(cross_entropy(logits[scored], targets[scored]).item(), abs=1e-9)
-    assert score.value == (logits.argmax(-1) == targets)[scored].double().mean().item()
-    assert score.positions == sequences * TASK.facts
+def read_on(restart: float, steps: int, config: RMATConfig = TEXT_CONFIG, corpus: Corpus = TEXT, **settings) -> list:
+    """The trainer after each step: its places, how long they were read, and the state."""
+    trainer = Trainer(config, corpus, replace(READING, restart=restart, **settings))
+    seen = []
+    for _ in range(steps):
+        length = trainer.advance()["segments"] * config.segment_len
+        seen.append((trainer.streams.places.clone(), length, trainer.streams.state))
+    return seen
 
 
-def test_bits_per_byte_of_a_text():
-    torch.manual_seed(0)
-    model = RMAT(replace(CONFIG, vocab_size=256)).eval()
-    score = evaluate(model, TEXT, 700, 3, seed=2)
-    tokens, targets = TEXT.batch(3, 700, torch.Generator().manual_seed(2))
-    nats = cross_entropy(model(tokens).logits.flatten(0, 1), targets.flatten()).item()
-    assert score.value == pytest.approx(nats / math.log(2), rel=1e-5)
-    assert score.to_dict() == {
-        "bits_per_byte": score.value, "loss": score.loss, "positions": 2100, "tokens": 700, "sequences": 3, "seed": 2,
-        "source": TEXT.describe(), "by_distance": [],
-    }
+def test_rows_that_never_restart_read_on_to_the_end_of_the_text():
+    seen = read_on(0.0, 60, batch_size=4, grow_below=9.0)
+    assert {length for _, length, _ in seen} == {6, 12}  # the curriculum draws lengths as ever
+    anew = 0
+    for (before, *_), (after, length, _) in pairwise(seen):
+        at_the_end = before + length >= len(TEXT)
+        assert torch.equal(after[~at_the_end], before[~at_the_end] + length)
+        assert (after <= len(TEXT) - 1).all()
+        anew += int(at_the_end.sum())
+    assert anew > 0
 
 
-def test_accuracy_by_distance_counts_every_answer_where_its_fact_lay():
-    torch.manual_seed(0)
-    model = RMAT(CONFIG)
-    task = replace(TASK, fact_span=(0.0, 0.2))
-    early = evaluate(model, task, 1200, 20, 0)
-    assert [(part["above"], part["to"]) for part in early.by_distance] == [(900, 1200)]
-    everywhere = evaluate(model, TASK, 1200, 40, 0)
-    assert [part["above"] for part in everywhere.by_distance] == [0, 300, 600, 900]
-    assert sum(part["answers"] for part in everywhere.by_distance) == everywhere.positions == 80
-    right = sum(part["answers"] * part["accuracy"] for part in everywhere.by_distance)
-    assert right == pytest.approx(80 * everywhere.value)
+def test_rows_restart_as_often_as_asked():
+    seen = read_on(0.25, 40, batch_size=32, max_segments=1)
+    went_on = [float((after == before + length).float().mean()) for (before, *_), (after, length, _) in pairwise(seen)]
+    assert 0.65 < sum(went_on) / len(went_on) < 0.8
 
 
-def test_an_evaluation_leaves_the_model_in_its_mode():
-    model = RMAT(CONFIG).train()
-    evaluate(model, TASK, 20, 2)
-    assert model.training
+@pytest.mark.parametrize("kind", ["rmat", *KINDS])
+def test_a_row_that_reads_on_scores_as_if_it_were_read_whole(monkeypatch, kind):
+    config = replace(TEXT_CONFIG, dropout=0.0)
+    config = config if kind == "rmat" else matching(config, kind)
+    trainer = Trainer(config, TEXT, replace(READING, restart=0.0, batch_size=3, grow_below=None))
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    losses = [trainer.advance()["loss"] for _ in range(4)]
+    begun = trainer.streams.places - 4 * 12
+    tokens, targets = TEXT.read(begun, 4 * 12)
+    nats = cross_entropy(trainer.model(tokens).logits.transpose(1, 2), targets, reduction="none")
+    torch.testing.assert_close(torch.tensor(losses), nats.detach().unflatten(1, (4, 12)).mean((0, 2)))
 
 
-def test_evaluation_in_constant_memory():
-    code = """
-import resource, sys, torch
-torch.set_num_threads(1)
-sys.path.insert(0, "tests")
-from test_training import *
-model = RMAT(CONFIG)
-evaluate(model, TASK, 3_000, 2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-evaluate(model, TASK, 40_000, 2)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / before)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True,
-                          text=True, check=True)
-    assert float(done.stdout) < 0.02
+def test_a_row_that_restarts_begins_from_the_learned_slots_and_teaches_them(monkeypatch):
+    trainer = Trainer(TEXT_CONFIG, TEXT, replace(READING, restart=0.0, grow_below=None))
+    trainer.advance()
+    assert not any(tensor.requires_grad for tensor in trainer.streams.state.tensors())
+    for restart, taught in ((0.0, False), (0.5, True)):
+        trainer.settings = replace(trainer.settings, restart=restart, weight_decay=0.0)
+        trainer.advance()
+        slots = trainer.model.blocks[0].memory.slots
+        assert (slots.grad is not None and bool(slots.grad.any())) == taught
 
 
-@pytest.mark.parametrize(
-    ("call", "fragments"),
-    [
-        (lambda model: evaluate(model, TASK, 0, 1), ("tokens", "got 0")),
-        (lambda model: evaluate(model, TASK, 20, 0), ("sequences", "got 0")),
-        (lambda model: evaluate(model, TASK, 20, 1, -1), ("seed", "got -1")),
-        (lambda model: evaluate(model, TASK, 3, 1), ("tokens = 3 is too short",)),
-        (lambda model: evaluate(model, RecallTask(), 20, 1), ("source has 96 tokens", "vocab_size = 13")),
-    ],
-)
-def test_an_evaluation_that_cannot_be_says_why(call, fragments):
-    with pytest.raises(ValueError, match=r".") as error:
-        call(RMAT(CONFIG))
-    assert_one_line(str(error.value), *fragments)
+@pytest.mark.parametrize(("kind", "killed_after"), [("rmat", 1), ("rmat", 4), *((kind, 8) for kind in KINDS)])
+def test_rows_read_on_where_they_stopped_when_a_run_is_resumed(tmp_path, kind, killed_after, monkeypatch):
+    config = TEXT_CONFIG if kind == "rmat" else matching(TEXT_CONFIG, kind)
+
+    def run_text(out: Path, **options) -> LanguageModel:
+        return train(config, TEXT, READING, out, progress=False, checkpoint_every=3, **options)
+
+    whole = run_text(tmp_path / "whole")
+    advance = Trainer.advance
+
+    def failing(trainer):
+        if trainer.step == killed_after:
+            raise MemoryError("the machine went away")
+        return advance(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", failing)
+    with pytest.raises(MemoryError):
+        run_text(tmp_path / "run")
+    monkeypatch.undo()
+    torch.manual_seed(99)
+    assert_same_weights(run_text(tmp_path / "run", resume=True), whole)
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
 
 
-def test_damaged_weights_are_not_scored():
-    model = RMAT(CONFIG)
-    model.head.weight.data[0] = float("nan")
-    with pytest.raises(ValueError, match="the loss is nan after 20 tokens"):
-        evaluate(model, TASK, 20, 2)
+def test_a_step_that_fails_leaves_the_rows_where_they_were():
+    trainer = Trainer(TEXT_CONFIG, TEXT, READING)
+    trainer.advance()
+    streams = trainer.streams
+    trainer.model.head.weight.data.fill_(float("inf"))
+    with pytest.raises(TrainingError, match="step 2"):
+        trainer.advance()
+    assert trainer.streams is streams and trainer.step == 1
+
+
+def test_rows_that_always_restart_carry_nothing_and_take_the_source_as_it_comes():
+    trainer = Trainer(TEXT_CONFIG, TEXT, replace(READING, restart=1.0))
+    trainer.advance()
+    assert trainer.streams is None and trainer.state()["streams"] is None
+
+
+def test_reading_on_learns(tmp_path):
+    settings = replace(READING, steps=60, lr=1e-2, grow_below=None)
+    model = train(TEXT_CONFIG, TEXT, settings, tmp_path, progress=False)
+    assert evaluate(model, TEXT, 100, 4).value < 4.5
+
+
+def test_a_task_whose_streams_end_is_refused(tmp_path):
+    with pytest.raises(TrainingError) as error:
+        run(tmp_path / "run", replace(SETTINGS, restart=0.5))
+    assert_one_line(str(error.value), "restart must be 1 for recall", "streams end", "got 0.5")
+    assert not (tmp_path / "run").exists()

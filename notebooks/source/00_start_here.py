@@ -376,8 +376,8 @@ print(doctor.as_text(doctor.diagnose()))
 #
 # | Paper | Our equation | Code | Test | Left open, and our choice |
 # |---|---|---|---|---|
-# | recurrence over segments | (x, M) ← block(x, M) for each segment of L tokens; M is read before it is written | `model.py`: `RMAT.forward` | `test_streaming.py`: `test_any_split_gives_the_same_logits` | whether state is hidden in modules; it is not, each call takes and returns it |
-# | constant memory | state: N banks of m × d, and room for one segment | `state.py`: `RMATState.nbytes` | `test_streaming.py`: `test_a_state_does_not_grow` | what counts as memory; we count all that is carried, the unfinished segment too |
+# | recurrence over segments | (x, M) ← block(x, M) for each segment of L tokens; M is read before it is written | `language_model.py`: `LanguageModel.forward` | `test_streaming.py`: `test_any_split_gives_the_same_logits` | whether state is hidden in modules; it is not, each call takes and returns it |
+# | constant memory | state: N banks of m × d, and room for one segment | `state.py`: `State.nbytes` | `test_streaming.py`: `test_a_state_does_not_grow` | what counts as memory; we count all that is carried, the unfinished segment too |
 # | gated update | new = (1 − z) ⊙ c + z ⊙ candidate | `memory.py`: `GatedFIFOMemory.step` | `test_memory.py`: `test_write_equals_the_loop` | which slots c are; the newest, and notebook 04 compares |
 
 # %% [markdown]

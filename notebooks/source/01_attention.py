@@ -841,7 +841,7 @@ print(f"pairs: {T * T:.1e} with full attention, {T * L:.1e} in segments of {L}: 
 # | standard self-attention | softmax(q kᵀ / √d_h) v | `attention.py`: `full_attention` | `test_attention.py`: `test_full_attention`, `test_three_tokens_by_hand` | nothing; d_h is the width of one head, whose scores have variance d_h |
 # | several heads | head h takes features h·d_h to (h + 1)·d_h | `block.py`: `split_heads`, `merge_heads` | `test_block.py`: `test_block_equals_the_loop` | which features form a head; neighbours, the usual choice |
 # | a language model | weight 0 for j > i | `attention.py`: `causal_softmax` | `test_causality.py`: `test_every_output_depends_on_the_past_only` | causality of each path; strict everywhere, also through the memory |
-# | global attention, without quadratic cost | full attention inside a segment of L tokens: cost T·L | `model.py`: `RMAT.forward` | `test_streaming.py`: `test_a_state_does_not_grow` | the extent of "global"; here the segment. Over all T tokens the cost of full attention is quadratic, as measured above, so "global" over the whole text and "not quadratic" cannot both hold |
+# | global attention, without quadratic cost | full attention inside a segment of L tokens: cost T·L | `language_model.py`: `LanguageModel.forward` | `test_streaming.py`: `test_a_state_does_not_grow` | the extent of "global"; here the segment. Over all T tokens the cost of full attention is quadratic, as measured above, so "global" over the whole text and "not quadratic" cannot both hold |
 #
 # ## What to tweak next
 #

@@ -37,8 +37,9 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from rmat_tutorial import RMAT, apply_rope, full_attention, rope_frequencies
 from rmat_tutorial.attention import scaled_scores
 from rmat_tutorial.block import merge_heads, split_heads
-from rmat_tutorial.corpora import Corpus, installed_document, installed_modules
+from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.exercises import check
+from rmat_tutorial.installed_text import installed_document, installed_modules
 from rmat_tutorial.pictures.rope import BeyondLength, Dials, Stretch, TwoHeads, turned_arrows
 from rmat_tutorial.plots import show, use_style
 from rmat_tutorial.predictions import predict, reveal

@@ -883,7 +883,7 @@ show(
 # |---|---|---|---|---|
 # | chunked local attention | softmax(q kᵀ / √d_h + causal mask + same-chunk mask) v, chunk = position // C | `attention.py`: `chunked_attention`, `chunked_weights` | `test_attention.py`: `test_chunked_attention` | whether windows overlap or slide; fixed borders, no overlap, the last chunk may be shorter |
 # | cost that does not grow quadratically | whole chunks folded into the batch, the rest by itself: T·C pairs | `kernels/sdpa.py`: `chunked`, `fold` | `test_backends.py`: `test_sdpa_folds_chunks_into_the_batch_and_builds_no_mask`, `test_float64` | how the saving is had; a mask alone saves nothing, as measured above |
-# | local and global attention in one block | position counted from the start of the segment; chunk inside full inside segment | `model.py`: `RMAT.forward` | `test_causality.py`: `test_three_segments_one_ragged` | the extent of each path; the chunk is a window inside the segment, and both see the past only |
+# | local and global attention in one block | position counted from the start of the segment; chunk inside full inside segment | `language_model.py`: `LanguageModel.forward` | `test_causality.py`: `test_three_segments_one_ragged` | the extent of each path; the chunk is a window inside the segment, and both see the past only |
 # | long-range dependencies | what crosses a segment's border goes through the bank M | `block.py`: `HybridBlock.forward` | `test_causality.py`: `test_the_past_arrives_through_the_memory` | which part of the block is long-range; the memory alone, since neither attention crosses a border |
 #
 # ## What to tweak next

@@ -54,8 +54,9 @@ from rmat_tutorial import (
 )
 from rmat_tutorial.block import merge_heads, split_heads
 from rmat_tutorial.config import PATHS
-from rmat_tutorial.corpora import installed_document, split_of
+from rmat_tutorial.corpora import split_of
 from rmat_tutorial.exercises import check
+from rmat_tutorial.installed_text import installed_document
 from rmat_tutorial.measuring import bytes_kept, influence
 from rmat_tutorial.pictures.block import LAYERS, Bench, FusedAttention, PathSwitches, cost_figure, segment_maps
 from rmat_tutorial.plots import show, use_style
