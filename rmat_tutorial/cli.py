@@ -1,4 +1,4 @@
-"""The command line: ``python -m rmat_tutorial train | evaluate | doctor``."""
+"""The command line: ``python -m rmat_tutorial train | evaluate | compare | doctor``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import folders
+from . import comparison, folders
 from .baselines import KINDS, matching
+from .benchmark import BANKS, AlteredBank, FreshEvery, costs
 from .checkpoints import read_info, shipped_checkpoints
 from .config import CARRIES, GATES, PATHS, POOLS, ModelConfig, RMATConfig
-from .corpora import Corpus
-from .evaluation import DocumentEvaluation, Evaluation, evaluate, evaluate_documents
+from .corpora import SPLITS, Corpus
+from .evaluation import EDGES, DocumentEvaluation, Evaluation, evaluate, evaluate_documents
 from .installed_text import installed_corpus
 from .language_model import LanguageModel
 from .own_text import own_text
@@ -34,7 +35,8 @@ SCORES = ((1, 512), (64, 64))  # length, in longest streams of training, and num
 MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "memory_slots", "write_slots")
 MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
 TASK_FIELDS = ("keys", "values", "facts", "noise_tokens", "fact_span")
-SETTINGS_FIELDS = ("steps", "batch_size", "lr", "max_segments", "restart", "gate_penalty", "seed")
+SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "restart", "gate_penalty", "seed")
+DOCUMENT_FIELDS = ("split", "up_to", "fresh_every", "bank")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train a model, with checkpoints and exact resumption"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on streams of any length"))
+    _add_compare(commands.add_parser("compare", help="train the RMAT and its peers on text, and score them"))
     doctor = commands.add_parser("doctor", help="check that this machine is ready for the course")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(run=run_doctor)
@@ -105,12 +108,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK in the course's own folder)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
+    parser.add_argument("--no-scores", action="store_true", help="do not score the model when it is trained")
     _add_machine(parser)
     parser.add_argument("--seed", type=int, help="of weights, batches and dropout")
     training = parser.add_argument_group("training (default: as the shipped checkpoint)")
     training.add_argument("--steps", type=int)
     training.add_argument("--batch-size", type=int)
     training.add_argument("--lr", type=float, help="highest learning rate")
+    training.add_argument("--warmup", type=int, metavar="STEPS", help="in which the learning rate rises")
     training.add_argument("--max-segments", type=int, help="longest streams, in segments")
     training.add_argument("--restart", type=float, metavar="PROBABILITY",
                           help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
@@ -138,12 +143,30 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
                         help="text: score on this file or folder; on its test part, if it was trained on")
     parser.add_argument("--documents", action="store_true",
                         help="text: score by position in the document, in place of random streams")
+    by_document = parser.add_argument_group("with --documents")
+    by_document.add_argument("--split", choices=SPLITS,
+                             help="of the text that the model was trained on (default: test)")
+    by_document.add_argument("--up-to", type=int, metavar="POSITION", help=f"read no further (default: {EDGES[-1]})")
+    by_document.add_argument("--fresh-every", type=int, metavar="TOKENS", help="forget everything after so many tokens")
+    by_document.add_argument("--bank", choices=tuple(BANKS), help="read each segment with such a bank, not its own")
+    parser.add_argument("--costs", action="store_true",
+                        help="text: measure speed and memory in training and in generation, in place of a score")
     parser.add_argument("--tokens", type=int, default=4096, help="length of each stream (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     _add_machine(parser)
     parser.set_defaults(run=run_evaluate)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="a trial: one seed, few steps, no tuning")
+    parser.add_argument("--file", type=Path, metavar="PATH", help="the text (default: the installed one)")
+    parser.add_argument("--out", type=Path,
+                        help="folder of all runs and scores; what it holds is not made again (default: "
+                             "runs/comparison, or runs/comparison-quick, in the course's own folder)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: %(default)s)")
+    parser.set_defaults(run=run_compare)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +186,7 @@ def run_train(options: argparse.Namespace, arguments: list[str]) -> int:
     model = train(config, source, settings, folder.path, resume=options.resume, device=device,
                   checkpoint_every=options.checkpoint_every)
     scores = []
-    for times, sequences in SCORES:
+    for times, sequences in () if options.no_scores else SCORES:
         tokens = times * settings.max_segments * config.segment_len
         if options.task == "text":
             tokens = min(tokens, len(held_out) - 1)
@@ -238,7 +261,7 @@ def run_report(
         "settings": asdict(settings),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")},
+        "versions": versions(),
         "training_seconds": round(folder.seconds(), 3),
         "scores": [{**score.to_dict(), "command": evaluate_command(folder, score, file)} for score in scores],
     }
@@ -253,6 +276,10 @@ def evaluate_command(folder: RunFolder, score: Evaluation, file: Path | None) ->
     on_file = [] if file is None else ["--file", file]
     return command_line(["evaluate", folder.path, *on_file, "--tokens", score.tokens, "--sequences", score.sequences,
                          "--seed", score.seed, "--json"])
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")}
 
 
 def device_name(device: torch.device) -> str:
@@ -273,13 +300,21 @@ def device_name(device: torch.device) -> str:
 
 def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
+    if not options.documents and (foreign := given(options, DOCUMENT_FIELDS)):
+        raise UsageError(f"--{next(iter(foreign)).replace('_', '-')} needs --documents")
+    if options.documents and options.costs:
+        raise UsageError("--costs is in place of a score: leave out --documents")
     path = options.model
     if path not in shipped_checkpoints() and Path(path).is_dir():
         path = RunFolder(Path(path)).model
     source = evaluation_source(read_info(path)["extra"].get("task"), options)
     model = LanguageModel.from_checkpoint(path, device)
+    if options.costs:
+        print(json.dumps({"costs": measure_costs(model, source, device), "model": options.model,
+                          "device": device_name(device)}))
+        return 0
     if options.documents:
-        score = evaluate_documents(model, source)
+        score = evaluate_documents(altered(model, options), source, edges_up_to(options.up_to))
         print(describe_documents(score))
     else:
         score = evaluate(model, source, options.tokens, options.sequences, options.seed)
@@ -295,15 +330,38 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
         case {"kind": "recall", **task}:
             if options.file is not None:
                 raise UsageError(f"--file is for text models; {options.model} was trained on recall")
-            if options.documents:
-                raise UsageError(f"--documents is for text models; {options.model} was trained on recall")
+            for name in ("documents", "costs"):
+                if getattr(options, name):
+                    raise UsageError(f"--{name} is for text models; {options.model} was trained on recall")
             return RecallTask(**task)
         case {"kind": "text", "fingerprint": fingerprint}:
             text = text_of(options.file)
             if options.file is None or text("all").fingerprint == fingerprint:
-                return text("test")
+                return text(options.split or "test")
+            if options.split is not None:
+                raise UsageError(f"--split is of the text that {options.model} was trained on; --file has another")
             return text("all")
     raise UsageError(f"{options.model} does not say what it was trained on; evaluate a model that train has saved")
+
+
+def altered(model: LanguageModel, options: argparse.Namespace) -> LanguageModel | FreshEvery | AlteredBank:
+    """The model, or it with the past that the options ask for."""
+    if options.bank is not None and options.fresh_every is not None:
+        raise UsageError("--bank and --fresh-every are two ways to alter the past: give one")
+    if options.bank is not None:
+        return AlteredBank(model, options.bank)
+    return model if options.fresh_every is None else FreshEvery(model, options.fresh_every)
+
+
+def edges_up_to(position: int | None) -> tuple[int, ...]:
+    """``EDGES``, or those before ``position`` and itself."""
+    return EDGES if position is None else (*(edge for edge in EDGES if edge < position), position)
+
+
+def measure_costs(model: LanguageModel, source: Source, device: torch.device) -> dict[str, Any]:
+    if device.type != "cpu":
+        raise UsageError(f"--costs measures processor time: use --device cpu, got {device}")
+    return costs(model, source, RECIPES["text"].settings)
 
 
 def describe_score(score: Evaluation) -> str:
@@ -328,6 +386,27 @@ def describe_documents(score: DocumentEvaluation) -> str:
 
 def describe_source(source: dict[str, Any]) -> str:
     return "recall" if source["kind"] == "recall" else f"{source['name']}, {source['split']} split"
+
+
+# compare
+
+
+def run_compare(options: argparse.Namespace, arguments: list[str]) -> int:
+    plan = comparison.QUICK if options.quick else comparison.FULL
+    file = None if options.file is None else str(options.file.resolve())
+    out = options.out or folders.home() / "runs" / ("comparison-quick" if options.quick else "comparison")
+    if options.file is not None and lies_in(out, options.file):
+        raise UsageError(f"--out {out} must lie outside of --file {options.file}, or the runs change their own text")
+    machine = {"command": command_line(arguments), "device": device_name(torch.device("cpu")), "threads": 1,
+               "versions": versions()}
+    try:
+        result = comparison.compare(replace(plan, file=file), out, options.jobs, machine)
+    except KeyboardInterrupt:
+        print(f"go on with: {command_line(arguments)}", file=sys.stderr)
+        raise
+    print(comparison.describe(result))
+    print(f"saved {out / 'comparison.json'}")
+    return 2 if result["failures"] else 0
 
 
 # doctor

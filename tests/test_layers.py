@@ -21,6 +21,8 @@ LAYERS = (
     "baselines",
     "tracing",
     "training evaluation",
+    "benchmark jobs",
+    "comparison",
     "plots canvas exercises",
     "widgets predictions pictures facts",
     "playground",

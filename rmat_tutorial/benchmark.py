@@ -1,0 +1,180 @@
+"""What a comparison measures besides scores: models that read with an altered past, and what a model costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .evaluation import PIECE
+from .language_model import LanguageModel, Output
+from .measuring import processor_seconds
+from .model import RMAT
+from .state import RMATState
+from .tasks import Source
+from .training import Trainer, TrainSettings
+from .validate import require_choice, require_int
+
+READ_TOKENS = (64, 4096)  # tokens read before the state is measured and generation begins
+GENERATED = 32
+REPEATS = 3
+
+# An altered past.
+
+
+class FreshEvery(nn.Module):
+    """``model`` that forgets everything after every ``tokens`` tokens, and reads on from a fresh state.
+
+    An RMAT that is fresh every segment has its bank frozen at the learned slots: they are read and never written. Full
+    attention that is fresh every so often sees no more at once than it saw in training.
+
+    Raises:
+        TypeError, ValueError: ``tokens`` is not an int of at least 1.
+    """
+
+    def __init__(self, model: LanguageModel, tokens: int) -> None:
+        super().__init__()
+        require_int("tokens", tokens, 1)
+        self.model, self.tokens = model, tokens
+        self.config, self.embed = model.config, model.embed
+
+    def forward(self, tokens: Tensor, state: tuple[Any, int] | None = None) -> Output:
+        """As the model's; the state is the model's, and how many tokens it has seen."""
+        inner, seen = state or (None, 0)
+        logits, start = [], 0
+        while start < tokens.shape[1]:
+            if seen == self.tokens:
+                inner, seen = None, 0
+            piece = tokens[:, start : start + self.tokens - seen]
+            output = self.model(piece, inner)
+            logits.append(output.logits)
+            inner, seen, start = output.state, seen + piece.shape[1], start + piece.shape[1]
+        return Output(torch.cat(logits, dim=1), (inner, seen))
+
+
+def zeroed(bank: Tensor) -> Tensor:
+    return torch.zeros_like(bank)
+
+
+def shuffled(bank: Tensor) -> Tensor:
+    """For each row the bank of the next one, for the last row that of the one before: never its own.
+
+    Documents that are evaluated side by side are sorted by length, so the next one has not ended before this one.
+    """
+    rows = bank.shape[0]
+    if rows < 2:
+        raise ValueError("bank = 'shuffled' needs two or more documents side by side, got 1")
+    return bank[[*range(1, rows), rows - 2]]
+
+
+BANKS: dict[str, Callable[[Tensor], Tensor]] = {"zeroed": zeroed, "shuffled": shuffled}
+
+
+class AlteredBank(nn.Module):
+    """``model`` that reads each segment with another bank than its own, which is written as it would be otherwise.
+
+    So what is read is all that changes: the bank of another document, for one, is as that document alone makes it.
+
+    Args:
+        bank: ``"zeroed"``, or ``"shuffled"``: that of the next row.
+
+    Raises:
+        ValueError: the model has no bank, or there is no such choice.
+    """
+
+    def __init__(self, model: LanguageModel, bank: str) -> None:
+        super().__init__()
+        require_choice("bank", bank, tuple(BANKS))
+        if not isinstance(model, RMAT) or "memory" not in model.config.paths:
+            raise ValueError(
+                f"bank = {bank!r} needs an RMAT with the memory path, got a {type(model).__name__} without one"
+            )
+        self.model, self.alter = model, BANKS[bank]
+        self.config, self.embed = model.config, model.embed
+
+    def forward(self, tokens: Tensor, state: tuple[RMATState, RMATState] | None = None) -> Output:
+        """As the model's; the state is the model's own, and the one that it reads the segment with."""
+        own, read = state or (self.model.init_state(tokens.shape[0]), None)
+        logits, start = [], 0
+        while start < tokens.shape[1]:
+            if own.position == 0:
+                read = replace(own, memory=tuple(map(self.alter, own.memory)))
+            piece = tokens[:, start : start + self.config.segment_len - own.position]
+            output, own = self.model(piece, read), self.model(piece, own).state
+            logits.append(output.logits)
+            read, start = output.state, start + piece.shape[1]
+        return Output(torch.cat(logits, dim=1), (own, read))
+
+
+# Costs.
+
+
+def costs(model: LanguageModel, source: Source, settings: TrainSettings) -> dict[str, Any]:
+    """What the model costs on this machine, for json.
+
+    Args:
+        source: what steps of training are taken on, by a new model of the same configuration.
+        settings: of the training; they give the size of a batch.
+
+    Returns:
+        ``parameters``; ``training`` and ``generation`` (of one row, a dict for each of ``READ_TOKENS`` tokens read
+        before), with ``tokens_per_second`` of processor time, and ``peak_bytes``, how far the process grew meanwhile
+        (``None`` where the system does not say); and ``state_bytes`` of one row. Peaks are right in a fresh process.
+    """
+    generation = [_generation_costs(model, read) for read in READ_TOKENS]
+    trainer = Trainer(model.config, source, settings)
+    peak = peak_bytes(trainer.advance)
+    seconds = median(processor_seconds(trainer.advance) for _ in range(REPEATS))
+    tokens = settings.batch_size * settings.max_segments * model.config.segment_len
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training": {"tokens_per_second": tokens / seconds, "peak_bytes": peak},
+        "generation": generation,
+    }
+
+
+def _generation_costs(model: LanguageModel, read: int) -> dict[str, Any]:
+    # No cost depends on which tokens are read, and a text of the user's may be shorter.
+    prompt = torch.randint(model.config.vocab_size, (1, read), generator=torch.Generator().manual_seed(0))
+    state = None
+
+    def generate() -> None:
+        model.generate(prompt[:, -1:], GENERATED, state, seed=0)
+
+    def read_and_generate() -> None:
+        nonlocal state
+        for piece in prompt[:, :-1].split(PIECE, dim=1):  # without the last, which generate reads
+            state = model(piece, state).state
+        generate()
+
+    with torch.no_grad():
+        peak = peak_bytes(read_and_generate)
+        state_bytes = model(prompt[:, -1:], state).state.nbytes
+    seconds = median(processor_seconds(generate) for _ in range(REPEATS))
+    return {"read": read, "state_bytes": state_bytes, "tokens_per_second": GENERATED / seconds, "peak_bytes": peak}
+
+
+def peak_bytes(function: Callable[[], object]) -> int | None:
+    """How far the resident memory of this process rises above where it is, at most, during a call.
+
+    ``None`` where the system does not say. What was freed before and kept by the allocator is used again, unseen.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (man 5 proc)
+    except OSError:
+        function()
+        return None
+    before = _resident("VmRSS")
+    function()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> int:
+    """A line of the process's status in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,0 +1,293 @@
+"""The comparison of the RMAT with its peers on real text: what is trained and scored, and the table of it.
+
+All models have the same parameters within 2 % (``baselines.matching``), and are tuned with the same effort: a short
+training at each of the same learning rates, of which the one that is best on the validation split is used. Every row of
+a batch begins anew in each step, at a random place and from a fresh state, because that is the one way of reading in
+which all models see the same bytes in the same order: full attention cannot read on for ever, its cache would grow with
+each step. Of this the models that hand on what they have written pay the price: they learn to carry it for 512 tokens
+and are scored on far longer documents. So each of them is trained a second time, as an entry of its own (``READS_ON``):
+its rows read on with the state that they have, and begin anew with the same probability in each step. The learning rate
+is that of the first.
+
+Every training and every score is a command of the course's own, run as a process with one thread in the comparison's
+folder. What has been done is not done again, so the same command goes on where an earlier one was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from tqdm.auto import tqdm
+
+from .baselines import KINDS
+from .folders import write_whole
+from .jobs import SCORE_WEIGHT, Desk, Scoring, Training
+from .runs import RunFolder
+from .validate import require_int
+
+RMAT_KIND = "rmat"
+READS_ON = (RMAT_KIND, "rmt")  # those that hand on what they have written
+RANGES = (("0–512", 0, 512), ("512–4096", 512, 4096), ("4096 on", 4096, None))  # positions, for the printed table
+
+
+class Entry(NamedTuple):
+    """A line of the comparison: a kind of model, and how it is trained."""
+
+    name: str
+    kind: str
+    restart: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and scored.
+
+    Attributes:
+        seeds: each gives a run of every entry.
+        steps: of each training; a tenth of them warm up.
+        rates: learning rates that are tried; a single one is taken untried.
+        tuning_steps: of the training that tries one, with the first seed.
+        tuning_up_to, up_to: how far documents are read, in the tuning and in the scores.
+        restart: probability with which a row begins anew, in the entries that read on.
+        segment_len, max_segments: of the recipe; full attention is also scored with no more past than in training.
+        words: further words of each ``train text`` command.
+        file: the text, in place of the installed one.
+        quick: whether this is a trial, whose numbers mean little.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 800
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    tuning_steps: int = 200
+    tuning_up_to: int = 4096
+    up_to: int = 32768
+    restart: float = 0.125
+    segment_len: int = 64
+    max_segments: int = 8
+    words: tuple[str, ...] = ()
+    file: str | None = None
+    quick: bool = False
+
+    def entries(self) -> list[Entry]:
+        return [*(Entry(kind, kind, 1.0) for kind in (RMAT_KIND, *KINDS)),
+                *(Entry(f"{kind}, reading on", kind, self.restart) for kind in READS_ON)]
+
+    def train_words(self, name: str, kind: str, steps: int, rate: float, seed: int, restart: float) -> tuple[str, ...]:
+        """The command of a training. Two that differ in ``kind`` and ``rate`` alone see the same batches."""
+        baseline = () if kind == RMAT_KIND else ("--baseline", kind)
+        return ("train", "text", *baseline, "--lr", f"{rate:g}", "--steps", str(steps), "--warmup", str(steps // 10),
+                "--restart", f"{restart:g}", "--seed", str(seed), *self.words, *self._text(), "--no-scores",
+                "--out", name)
+
+    def score_words(self, run: str, *options: str) -> tuple[str, ...]:
+        return ("evaluate", run, *options, *self._text(), "--json")
+
+    def variants(self, kind: str) -> dict[str, tuple[str, ...]]:
+        """How a trained model is read, by name, each with what it adds to the command."""
+        plain: dict[str, tuple[str, ...]] = {"carried": ()}
+        if kind == RMAT_KIND:
+            # A bank that is never written is the same as one that every segment finds at its start: "frozen" is both.
+            return plain | {"frozen": ("--fresh-every", str(self.segment_len)), "zeroed": ("--bank", "zeroed"),
+                            "shuffled": ("--bank", "shuffled")}
+        if kind == "full":
+            return plain | {"as in training": ("--fresh-every", str(self.segment_len * self.max_segments))}
+        return plain
+
+    def _text(self) -> tuple[str, ...]:
+        return () if self.file is None else ("--file", self.file)
+
+
+FULL = Plan()
+QUICK = Plan(seeds=(0,), steps=30, rates=(2e-3,), up_to=1024, quick=True)
+
+
+def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progress: bool = True) -> dict[str, Any]:
+    """Train and score everything that ``plan`` asks for and ``folder`` lacks, and write ``comparison.json`` there.
+
+    Args:
+        jobs: processes side by side; costs are measured one at a time.
+        machine: what the result says of the machine, such as ``device`` and ``versions``.
+
+    Returns:
+        What was written: ``machine``, the plan, for each entry its rate, runs, scores by seed and costs, and
+        ``failures``: the jobs that failed, each with the reason. What they would have given is left out.
+
+    Raises:
+        ComparisonError, TypeError, ValueError: the folder holds another comparison, or an argument is out of range.
+        OSError: the folder cannot be written.
+        KeyboardInterrupt: it was stopped, and goes on when it is called again.
+    """
+    require_int("jobs", jobs, 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = plan.entries()
+    tried = len(plan.rates) if len(plan.rates) > 1 else 0
+    kinds = list(dict.fromkeys(entry.kind for entry in entries))
+    scores = sum(len(plan.variants(entry.kind)) for entry in entries)
+    total = (len(kinds) * tried * (plan.tuning_steps + SCORE_WEIGHT) + len(kinds) * SCORE_WEIGHT
+             + len(plan.seeds) * (len(entries) * plan.steps + scores * SCORE_WEIGHT))
+    with tqdm(total=total, desc="comparing", unit="step", disable=not progress) as bar:
+        desk = Desk(folder, jobs, bar)
+        tuning = tune(plan, kinds, desk)
+        rates = {kind: best_rate(plan, tuning[kind]) for kind in kinds}
+        found = _runs(plan, entries, rates, desk)
+        costs = _costs(plan, kinds, desk)
+    result = {**machine, "plan": asdict(plan), "models": {}, "failures": desk.failures}
+    for entry in entries:
+        result["models"][entry.name] = {
+            "kind": entry.kind, "restart": entry.restart, "lr": rates[entry.kind], "tuning": tuning[entry.kind],
+            **found[entry.name], "costs": costs[entry.kind],
+        }
+    content = json.dumps(result, indent=2) + "\n"
+    write_whole(folder / "comparison.json", content.encode())
+    return json.loads(content)
+
+
+def tune(plan: Plan, kinds: Sequence[str], desk: Desk) -> dict[str, list[dict[str, Any]]]:
+    """For each kind the score on the validation split at each learning rate; empty where there is nothing to try."""
+    tried = [(kind, rate) for kind in kinds for rate in plan.rates] if len(plan.rates) > 1 else []
+    names = {pair: f"tune-{pair[0]}-{pair[1]:g}" for pair in tried}
+    trainings = [
+        Training(name, plan.train_words(name, kind, plan.tuning_steps, rate, plan.seeds[0], 1.0), plan.tuning_steps)
+        for (kind, rate), name in names.items()
+    ]
+    desk.do(trainings)
+    options = ("--documents", "--split", "validation", "--up-to", str(plan.tuning_up_to))
+    scores = {pair: Scoring(f"{name}-validation", plan.score_words(name, *options)) for pair, name in names.items()}
+    desk.do(scores[pair] for pair, training in zip(tried, trainings, strict=True) if desk.has(training))
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    for (kind, rate), training in zip(tried, trainings, strict=True):
+        if desk.has(scores[kind, rate]):
+            value = bits_per_byte(desk.result(scores[kind, rate])["groups"][0])
+            found[kind].append({"lr": rate, "bits_per_byte": value, "command": training.command,
+                                "score_command": scores[kind, rate].command})
+    return found
+
+
+def best_rate(plan: Plan, tried: Sequence[dict[str, Any]]) -> float | None:
+    """The learning rate with the least bits per byte; ``None`` when every one that was to be tried failed."""
+    if len(plan.rates) == 1:
+        return plan.rates[0]
+    return min(tried, key=lambda one: one["bits_per_byte"])["lr"] if tried else None
+
+
+def run_name(entry: Entry, seed: int) -> str:
+    return f"{entry.name.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def _runs(
+    plan: Plan, entries: Sequence[Entry], rates: dict[str, float | None], desk: Desk
+) -> dict[str, dict[str, Any]]:
+    """For each entry its ``runs``, one a seed, and its ``scores``, by variant and seed."""
+    trainings = {}
+    for seed in plan.seeds:
+        for entry in entries:
+            if (rate := rates[entry.kind]) is not None:
+                name = run_name(entry, seed)
+                words = plan.train_words(name, entry.kind, plan.steps, rate, seed, entry.restart)
+                trainings[entry, seed] = Training(name, words, plan.steps)
+    desk.do(trainings.values())
+    scorings = {
+        (entry, variant, seed): Scoring(
+            f"{training.name}-{variant.replace(' ', '-')}",
+            plan.score_words(training.name, "--documents", "--up-to", str(plan.up_to), *options),
+        )
+        for (entry, seed), training in trainings.items() if desk.has(training)
+        for variant, options in plan.variants(entry.kind).items()
+    }
+    desk.do(scorings.values())
+    found: dict[str, dict[str, Any]] = {entry.name: {"runs": [], "scores": {}} for entry in entries}
+    for (entry, seed), training in trainings.items():
+        if desk.has(training):
+            report = desk.result(training)
+            found[entry.name]["runs"].append({"seed": seed, "command": training.command,
+                                              "training_seconds": report["training_seconds"]})
+    for (entry, variant, seed), scoring in scorings.items():
+        if desk.has(scoring):
+            score = {name: value for name, value in desk.result(scoring).items() if name not in ("model", "device")}
+            found[entry.name]["scores"].setdefault(variant, []).append(
+                {"seed": seed, "bits_per_byte": bits_per_byte(score["groups"][0]), **score, "command": scoring.command}
+            )
+    return found
+
+
+def _costs(plan: Plan, kinds: Sequence[str], desk: Desk) -> dict[str, dict[str, Any] | None]:
+    """What each kind costs, alone on the machine, and ``ratio``: each cost over that of the RMAT."""
+    first = {entry.kind: run_name(entry, plan.seeds[0]) for entry in reversed(plan.entries())}
+    jobs = {kind: Scoring(f"costs-{kind}", plan.score_words(first[kind], "--costs")) for kind in kinds}
+    alone = [job for kind, job in jobs.items() if RunFolder(desk.folder / first[kind]).model.is_file()]
+    desk.do(alone, side_by_side=1)
+    found: dict[str, dict[str, Any] | None] = {}
+    for kind, job in jobs.items():
+        found[kind] = {**desk.result(job)["costs"], "command": job.command} if desk.has(job) else None
+    reference = found.get(RMAT_KIND)
+    for cost in filter(None, found.values()):
+        cost["ratio"] = reference and ratios(cost, reference)
+    return found
+
+
+def ratios(cost: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    """Every number of ``cost`` over the same of ``reference``, for those that both have; what was read is no cost."""
+    found: dict[str, Any] = {}
+    for name, value in cost.items():
+        other = reference.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            found[name] = ratios(value, other)
+        elif isinstance(value, list) and isinstance(other, list):
+            found[name] = [{"read": one["read"], **ratios(one, two)} for one, two in zip(value, other, strict=True)]
+        elif name != "read" and isinstance(value, (int, float)) and other:
+            found[name] = value / other
+    return found
+
+
+def bits_per_byte(group: dict[str, Any], low: int = 0, high: int | None = None) -> float | None:
+    """The mean over the bytes of a group's bins that lie in ``low <= position < high``; ``None`` without any."""
+    bins = [part for part in group["bins"] if part["from"] >= low and (high is None or part["below"] <= high)]
+    count = sum(part["bytes"] for part in bins)
+    return sum(part["bytes"] * part["bits_per_byte"] for part in bins) / count if count else None
+
+
+# The table.
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Two tables: bits per byte, mean and range over seeds; and costs as ratios to those of the RMAT.
+
+    The first column of scores is of all documents; those by position are of the longest ones, the same in each.
+    """
+    lines = []
+    rows = [["bits per byte", "all", *(name for name, _, _ in RANGES)]]
+    for name, model in result["models"].items():
+        for variant, scores in model["scores"].items():
+            label = name if variant == "carried" else f"  {variant}"
+            rows.append([label, _spread([score["bits_per_byte"] for score in scores]),
+                         *(_spread([bits_per_byte(score["groups"][-1], low, high) for score in scores])
+                           for _, low, high in RANGES)])
+    lines += [f"{row[0]:28}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in rows]
+    lines.append("")
+    rows = [["relative to the RMAT", "training speed", "peak", "speed of generation", "state, 64 read", "4096 read"]]
+    for model in {model["kind"]: model for model in result["models"].values()}.values():
+        if (costs := model["costs"]) and (ratio := costs["ratio"]):
+            early, late = ratio["generation"]
+            rows.append([model["kind"], *(_ratio(value) for value in (
+                ratio["training"].get("tokens_per_second"), ratio["training"].get("peak_bytes"),
+                late.get("tokens_per_second"), early.get("state_bytes"), late.get("state_bytes")))])
+    lines += [f"{row[0]:28}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in rows]
+    lines += [f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"]]
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """The mean, and in brackets the least and the most."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return "–"
+    return f"{mean(found):.3f} ({min(found):.3f}–{max(found):.3f})" if len(found) > 1 else f"{found[0]:.3f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
