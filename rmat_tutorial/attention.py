@@ -27,10 +27,16 @@ def scaled_scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
 
 
-def query_and_key_positions(n_queries: int, n_keys: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def query_and_key_positions(n_queries: int, n_keys: int, device: torch.device | None) -> tuple[Tensor, Tensor]:
     """Positions of the queries ``(n_queries, 1)`` and of the keys ``(1, n_keys)``; the queries are the last."""
     key_positions = torch.arange(n_keys, device=device)
     return key_positions[n_keys - n_queries:, None], key_positions[None, :]
+
+
+def chunk_mask(n_queries: int, n_keys: int, chunk_size: int, device: torch.device | None = None) -> Tensor:
+    """Which query sees which key inside chunks, ``(n_queries, n_keys)`` bool: one chunk, and not later."""
+    query, key = query_and_key_positions(n_queries, n_keys, device)
+    return (key <= query) & (key // chunk_size == query // chunk_size)
 
 
 def causal_softmax(scores: Tensor) -> Tensor:
@@ -46,9 +52,8 @@ def full_weights(q: Tensor, k: Tensor) -> Tensor:
 
 def chunked_weights(q: Tensor, k: Tensor, chunk_size: int) -> Tensor:
     """Weights of causal attention inside the query's own chunk, ``chunk = position // C``: ``(B, H, L_q, L_k)``."""
-    query, key = query_and_key_positions(q.shape[-2], k.shape[-2], q.device)
-    hidden = (key > query) | (key // chunk_size != query // chunk_size)
-    return softmax(scaled_scores(q, k).masked_fill(hidden, -math.inf))
+    visible = chunk_mask(q.shape[-2], k.shape[-2], chunk_size, q.device)
+    return softmax(scaled_scores(q, k).masked_fill(~visible, -math.inf))
 
 
 def memory_weights(q: Tensor, k_mem: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ class BlockTap(Protocol):
     ) -> None:
         """Called after an attention with its rotated queries and keys, the memory's, λ and the bank as it was read."""
 
-    def written(self, write: MemoryWrite) -> None:
-        """Called after a write to the bank."""
+    def written(self, hidden: Tensor, write: MemoryWrite) -> None:
+        """Called after a write to the bank, with the segment ``(B, L, d)`` that it was made from."""
 
 
 class HybridBlock(nn.Module):
@@ -139,7 +139,7 @@ class HybridBlock(nn.Module):
             return None
         write = self.memory.step(memory, hidden)
         for tap in self.taps:
-            tap.written(write)
+            tap.written(hidden, write)
         return write.memory
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from . import attention
 
 
 def chunk_mask(T: int, C: int) -> Tensor:
     """Which token (row) may see which (column) in causal attention inside chunks of ``C``: ``(T, T)`` bool."""
-    position = torch.arange(T)
-    chunk = position // C
-    return (chunk[:, None] == chunk[None, :]) & (position[None, :] <= position[:, None])
+    return attention.chunk_mask(T, T, C)
 
 
 def fold(x: Tensor, C: int) -> Tensor:

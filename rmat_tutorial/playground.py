@@ -19,7 +19,7 @@ from .canvas import MovingCanvas
 from .config import PATHS
 from .facts import FactsError, Reading, Stream, make_stream, parse_facts, read_stream
 from .model import RMAT
-from .plots import PATH_COLOURS, attention_map, byte_label
+from .plots import HIGHLIGHT, MOST_LABELS, PATH_COLOURS, attention_map, byte_label
 from .tasks import RecallTask, key_name
 from .tracing import SegmentTrace, record
 from .widgets import Explorer
@@ -31,8 +31,6 @@ OPEN = 0.01  # a slot of which less is overwritten counts as left alone
 TEXT_LIMIT = 4096  # bytes
 FIRST_TEXT = "Return the shortest path between two nodes of a directed graph. Return the length of a short"
 NEXT_BYTES = 8
-MOST_LABELS = 32  # more labels than this along a map would be too small to read
-FACT = "#d55e00"  # where a fact lies, and what became of it when the answer is wrong
 
 
 def _shades(darkest: str, power: float) -> Colormap:
@@ -123,7 +121,7 @@ class RecallPicture:
         ax.set(xticks=[], yticks=[(layer + 0.5) * w for layer in layers])
         ax.set_yticklabels([f"layer {layer}\n{w} slots" for layer in layers])
         ax.hlines([layer * w for layer in layers[1:]], 0, len(stream.tokens), color="0.5", linewidth=1)
-        ax.vlines(stream.places, 0, len(layers) * w, color=FACT, linewidth=1, linestyle=":")
+        ax.vlines(stream.places, 0, len(layers) * w, color=HIGHLIGHT, linewidth=1, linestyle=":")
 
     def _label_facts(self, stream: Stream) -> None:
         ax, length = self._timeline, len(stream.tokens)
@@ -135,7 +133,7 @@ class RecallPicture:
         ax.get_xticklabels()[-1].set_horizontalalignment("right")
         # Above the middle of its row, so that it does not hide what happened there; the light edge is for dark cells.
         heights = [row - 0.3 for row in rows]
-        ax.plot(stream.places, heights, "v", markersize=12, color=FACT, markeredgecolor="white", clip_on=False)
+        ax.plot(stream.places, heights, "v", markersize=12, color=HIGHLIGHT, markeredgecolor="white", clip_on=False)
 
     def _judge(self, stream: Stream, chances: Tensor) -> str:
         """Show the answers ``(F, values)`` at the end of the stream; returns the sentence that sums them up."""
@@ -151,7 +149,7 @@ class RecallPicture:
         ax.set_title("Its answers", loc="left")
         ax.set(xticks=range(self.task.values), yticks=[], xlabel="value")
         for row, (answer, (_, value), is_right) in enumerate(zip(said, stream.facts, self.right, strict=True)):
-            colour, sign = (PATH_COLOURS["memory"], "✓") if is_right else (FACT, "✗")
+            colour, sign = (PATH_COLOURS["memory"], "✓") if is_right else (HIGHLIGHT, "✗")
             ax.add_patch(Rectangle((value - 0.5, row), 1, 1, fill=False, edgecolor=colour, linewidth=3, clip_on=False))
             ax.text(self.task.values - 0.3, row + 0.5, f"{sign} {answer}", va="center", color=colour)
         result, chance = f"{sum(self.right)} of {facts}", f"{self.task.chance * facts:g} of {facts}"

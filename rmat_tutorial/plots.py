@@ -34,6 +34,15 @@ SHARPNESS = 2
 PATH_COLOURS = {"full": "#0173b2", "chunk": "#de8f05", "memory": "#029e73"}
 PATH_MARKERS = {"full": "o", "chunk": "s", "memory": "^"}
 
+HIGHLIGHT = "#d55e00"
+"""What the eye should find at once: where a fact lies, what leaks, what is wrong."""
+
+FOURTH = "#cc78bc"
+"""A line beside those of the three paths."""
+
+MOST_LABELS = 32
+"""More labels than this along a map would be too small to read, and take time in every redraw."""
+
 
 def use_style() -> None:
     """Set the course's style for every figure made from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,6 +108,17 @@ def reveal(key: str, outcome: str | int, explanation: str = "") -> None:
         },
         raw=True,
     )
+
+
+def nearest(values: Sequence[float], measured: float, *, by_ratio: bool = False) -> int:
+    """Index of the one of ``values`` that comes nearest to ``measured``: by difference, or by ratio where all are > 0.
+
+    For ``reveal``, when the options are numbers and the outcome lies between them.
+    """
+    def distance(value: float) -> float:
+        return abs(math.log(value / measured)) if by_ratio else abs(value - measured)
+
+    return min(range(len(values)), key=lambda index: distance(values[index]))
 
 
 def _option(options: Sequence[str], outcome: str | int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -76,26 +76,19 @@ def collect_gates(model: LanguageModel) -> Iterator[list[Tensor]]:
 
     A model without gates gives none.
     """
-    gates: list[Tensor] = []
     blocks = [block for block in model.blocks if isinstance(block, HybridBlock)]
-    with _tapped(blocks, [_GateCollector(gates) for _ in blocks]):
-        yield gates
+    tap = _WriteCollector(lambda hidden, write: write.gate)
+    with _tapped(blocks, [tap] * len(blocks)):
+        yield tap.found
 
 
 @torch.no_grad()
 def written_segments(model: RMAT, tokens: Tensor) -> list[list[Tensor]]:
     """For each layer the segments ``(B, L, d)`` that its memory is written from while ``model`` reads ``(B, T)``."""
-    heard: list[list[Tensor]] = [[] for _ in model.blocks]
-    hooks = [  # the first thing that a write does is to normalise the segment
-        block.memory.write_norm.register_forward_pre_hook(lambda _, inputs, here=here: here.append(inputs[0]))
-        for block, here in zip(model.blocks, heard, strict=True)
-    ]
-    try:
+    taps = [_WriteCollector(lambda hidden, write: hidden) for _ in model.blocks]
+    with _tapped(model.blocks, taps):
         model(tokens)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return heard
+    return [tap.found for tap in taps]
 
 
 @contextmanager
@@ -109,15 +102,18 @@ def _tapped(blocks: Sequence[HybridBlock], taps: list) -> Iterator[None]:
             block.taps.remove(tap)
 
 
-class _GateCollector:
-    def __init__(self, gates: list[Tensor]) -> None:
-        self.gates = gates
+class _WriteCollector:
+    """Keeps one tensor of every write, that which ``choose`` returns."""
+
+    def __init__(self, choose: Callable[[Tensor, MemoryWrite], Tensor]) -> None:
+        self.choose = choose
+        self.found: list[Tensor] = []
 
     def attended(self, *_: object) -> None:
         """Attention is of no interest here."""
 
-    def written(self, write: MemoryWrite) -> None:
-        self.gates.append(write.gate)
+    def written(self, hidden: Tensor, write: MemoryWrite) -> None:
+        self.found.append(self.choose(hidden, write))
 
 
 class _Recorder:
@@ -151,7 +147,7 @@ class _Recorder:
         if "memory" in paths:
             layer.memory = _joined(layer.memory, memory_weights(q_mem, k_mem))
 
-    def written(self, write: MemoryWrite) -> None:
+    def written(self, hidden: Tensor, write: MemoryWrite) -> None:
         self.segment.layers[self.layer].write = MemoryWrite(*(tensor.detach().clone() for tensor in write))
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rmat_tutorial import folders, predictions, progress
-from rmat_tutorial.predictions import predict, reveal
+from rmat_tutorial.predictions import nearest, predict, reveal
 
 QUESTION = "Twice the tokens: how much more memory for the weights?"
 OPTIONS = ("the same", "2 times", "4 times")
@@ -326,3 +326,16 @@ def test_an_outcome_that_is_no_option_is_named(outcome):
 def test_a_question_that_was_not_asked_is_named():
     with pytest.raises(ValueError, match=r"got 'cost': first run the cell with predict\('cost', \.\.\.\)"):
         reveal("cost", 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "measured", "difference", "ratio"),
+    [([2, 4, 8], 5.8, 1, 2), ([1, 2, 4], 1.0, 0, 0), ([1 / 16, 1 / 4, 1], 1.5, 2, 2), ([10, 100], 40, 0, 1)],
+)
+def test_the_nearest_option_by_difference_and_by_ratio(values, measured, difference, ratio):
+    assert nearest(values, measured) == difference
+    assert nearest(values, measured, by_ratio=True) == ratio
+
+
+def test_an_option_may_be_zero_where_differences_count():
+    assert nearest([1, 0.5, 0.25, 0], 0.1) == 3

@@ -35,7 +35,7 @@ from rmat_tutorial.facts import make_stream, parse_facts
 from rmat_tutorial.measuring import cache_bytes
 from rmat_tutorial.playground import RecallPlayground, TextPlayground
 from rmat_tutorial.plots import PATH_COLOURS, show, use_style
-from rmat_tutorial.predictions import predict, reveal
+from rmat_tutorial.predictions import nearest, predict, reveal
 from rmat_tutorial.tasks import RecallTask
 
 use_style()
@@ -183,8 +183,7 @@ curves = {
 at = LENGTHS.index(1024)
 for key, name in (("00.without", "without memory"), ("00.with", "with memory")):
     measured = 4 * curves[name][at]
-    nearest = min(range(4), key=lambda option: abs(measured - [0.5, 2, 3, 4][option]))
-    reveal(key, nearest, f"The model {name} gave {measured:.2f} right answers of 4, on average.")
+    reveal(key, nearest([0.5, 2, 3, 4], measured), f"The model {name} gave {measured:.2f} right answers of 4, on average.")
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 5))

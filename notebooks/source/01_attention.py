@@ -39,7 +39,7 @@ from rmat_tutorial.pictures.attention import AttentionMap
 from rmat_tutorial.pictures.cost import Cost, cost_lines
 from rmat_tutorial.pictures.influence import influence_maps
 from rmat_tutorial.plots import PATH_COLOURS, attention_map, byte_label, show, use_style
-from rmat_tutorial.predictions import predict, reveal
+from rmat_tutorial.predictions import nearest, predict, reveal
 from rmat_tutorial.widgets import Explorer
 
 use_style()
@@ -659,13 +659,8 @@ show(
 # matrices, for which each call asks the system for fresh memory, lift the right one.
 
 # %%
-def nearest(options: list[float], factor: float) -> int:
-    """Index of the option whose ratio to ``factor`` is nearest to 1."""
-    return min(range(len(options)), key=lambda i: abs(math.log(options[i] / factor)))
-
-
 assert 1.5 < exponent(full.seconds) < 2.5
-reveal("01.time", nearest([2, 4, 8], 2 ** exponent(full.seconds)), "Twice the tokens are four times the pairs.")
+reveal("01.time", nearest([2, 4, 8], 2 ** exponent(full.seconds), by_ratio=True), "Twice the tokens are four times the pairs.")
 
 # %% [markdown]
 # Is the matrix needed at all? A row of it can be worked off piece by piece: keep running sums of the exponentials and
@@ -688,7 +683,7 @@ per_token = [kept / T for T, kept in zip(LENGTHS, fused.bytes, strict=True)]
 print("bytes kept for each token:", per_token)
 assert per_token == [4 * (4 * 32 + 1)] * 5  # q, k, v, the output and one number for the row's sum, 4 bytes each
 assert 1.5 < exponent(fused.seconds) < 2.5 and fused.seconds[-1] < full.seconds[-1]
-reveal("01.fused", nearest([1, 2, 4], 2 ** exponent(fused.seconds)), "The mask spares it half of the pairs at most: T(T + 1)/2 are left.")
+reveal("01.fused", nearest([1, 2, 4], 2 ** exponent(fused.seconds), by_ratio=True), "The mask spares it half of the pairs at most: T(T + 1)/2 are left.")
 
 # %% [markdown]
 # Memory became linear. Time is shorter and still grows with the square. To make it linear one has to leave pairs out.
@@ -796,7 +791,7 @@ print(f"the cache is the smaller one below {state.nbytes / cache_bytes(config, 1
 
 # %%
 ratio = cache_bytes(config, 1_000_000) / state.nbytes
-reveal("01.cache", nearest([10, 100, 1_000, 10_000], ratio), f"{ratio:,.0f} times. The state did not grow at all.")
+reveal("01.cache", nearest([10, 100, 1_000, 10_000], ratio, by_ratio=True), f"{ratio:,.0f} times. The state did not grow at all.")
 
 # %% [markdown]
 # And the time of a million tokens, segment by segment: on the full path each token meets at most L tokens instead of T.

@@ -42,7 +42,7 @@ from rmat_tutorial.pictures.chunks import LARGEST_CHUNK, MOST_TOKENS, Accuracy, 
 from rmat_tutorial.pictures.cost import Cost, cost_lines
 from rmat_tutorial.pictures.influence import influence_maps
 from rmat_tutorial.plots import show, use_style
-from rmat_tutorial.predictions import predict, reveal
+from rmat_tutorial.predictions import nearest, predict, reveal
 from rmat_tutorial.widgets import Explorer
 
 use_style()
@@ -162,7 +162,7 @@ masked_seconds = processor_seconds(chunked_attention, *qkv, C)
 share = masked_seconds / full_seconds
 print(f"full {full_seconds * 1e3:.2f} ms, masked {masked_seconds * 1e3:.2f} ms")
 assert 0.5 < share < 4
-reveal("03.masked", min(range(3), key=lambda i: abs(math.log([1 / 16, 1 / 4, 1][i] / share))))
+reveal("03.masked", nearest([1 / 16, 1 / 4, 1], share, by_ratio=True))
 
 # %%
 for tensor in qkv:

@@ -60,7 +60,7 @@ from rmat_tutorial.installed_text import installed_document
 from rmat_tutorial.measuring import bytes_kept, influence
 from rmat_tutorial.pictures.block import LAYERS, Bench, FusedAttention, PathSwitches, cost_figure, segment_maps
 from rmat_tutorial.plots import show, use_style
-from rmat_tutorial.predictions import predict, reveal
+from rmat_tutorial.predictions import nearest, predict, reveal
 from rmat_tutorial.tasks import IGNORED, RecallTask
 from rmat_tutorial.widgets import Explorer
 
@@ -583,8 +583,7 @@ as_trained, off = switches.scores["text"]["both layers", PATHS], switches.shown[
 wiped = benches["text"].beside["bank wiped"]
 share = (wiped - as_trained) / (off - as_trained)
 print(f"text: off costs {off - as_trained:.2f} bits a byte, wiped {wiped - as_trained:.2f}: {share:.2f} of it")
-nearest = min(range(4), key=lambda option: abs([1, 0.5, 0.25, 0][option] - share))
-reveal("05.wiped", nearest, "The rest is not news from earlier segments: the layers had come to rely on the path.")
+reveal("05.wiped", nearest([1, 0.5, 0.25, 0], share), "The rest is not news from earlier segments: the layers had come to rely on the path.")
 
 # %%
 print(switch_explorer.set(chunk=False))

@@ -22,13 +22,11 @@ from ..block import HybridBlock
 from ..canvas import MovingCanvas
 from ..config import PATHS
 from ..model import RMAT
-from ..plots import PATH_COLOURS, PATH_MARKERS, attention_map, byte_label
+from ..plots import HIGHLIGHT, MOST_LABELS, PATH_COLOURS, PATH_MARKERS, attention_map, byte_label
 from ..tracing import LayerTrace, record
 from .influence import influence_maps
 
-LEAK = "#d55e00"
 GUESSES = 5
-MOST_LABELS = 32  # more would be too small to read, and take time in every redraw
 LABEL_ROOM = 24  # points, for two hexadecimal digits of the largest size; the figure is laid out only once
 _TRAINED = {"color": "black", "markersize": 8, "fillstyle": "none", "markeredgewidth": 2, "clip_on": False}
 
@@ -43,7 +41,7 @@ def segment_maps(panels: Mapping[str, Tensor], segment_len: int) -> Figure:
             ax.axhline(border - 0.5, color="0.2", linewidth=1.5)
             ax.axvline(border - 0.5, color="0.2", linewidth=1.5)
         for i, j in (panel.triu(1) > 0).nonzero().tolist():
-            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=LEAK, linewidth=2.5))
+            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=HIGHLIGHT, linewidth=2.5))
     return figure
 
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..plots import PATH_COLOURS, PATH_MARKERS
+from ..plots import FOURTH, PATH_COLOURS, PATH_MARKERS
 
 
 class Cost(NamedTuple):
@@ -32,7 +32,7 @@ def cost_lines(lengths: Sequence[int], costs: Mapping[str, Cost], theory: Mappin
         (PATH_MARKERS["full"], PATH_COLOURS["full"], 9),
         ("D", "0.4", 15),  # So large that it is seen behind another of the same height.
         (PATH_MARKERS["chunk"], PATH_COLOURS["chunk"], 9),
-        ("v", "#cc78bc", 9),
+        ("v", FOURTH, 9),
     )
     T = np.array(lengths, dtype=float)
     for ax, side, unit, label in ((axes[0], 0, 1e-3, "time (ms)"), (axes[1], 1, 1e6, "memory kept (MB)")):

@@ -18,11 +18,10 @@ from torch.nn.functional import normalize
 from ..canvas import MovingCanvas
 from ..measuring import effective_rank
 from ..model import RMAT
-from ..plots import PATH_COLOURS, attention_map
+from ..plots import HIGHLIGHT, PATH_COLOURS, attention_map
 from ..tasks import RecallTask
 from ..tracing import record, written_segments
 
-FACT = "#d55e00"
 VALUES = "PuOr"  # orange below 0, white at 0, purple above
 POOLED, SLOT = 3.0, 0.6  # from this size on the numbers of a pooled vector, of a slot, have the darkest colour
 
@@ -112,14 +111,14 @@ class BankSteps:
         self._bank = self._image((0.535, low, 0.18, high), slots, blanks, "bank after it", SLOT)
         self._came_from = self._image((0.735, low, 0.245, high), bare, times, "came from")
         self._facts = [
-            self._looks.axes.text(0, -0.7, "", ha="center", va="bottom", color=FACT, weight="bold", size=17)
+            self._looks.axes.text(0, -0.7, "", ha="center", va="bottom", color=HIGHLIGHT, weight="bold", size=17)
             for _ in range(task.keys)
         ]
         self._enters = [
-            self._gate.axes.text(d + 1, row, "➜", ha="left", va="center_baseline", color=FACT, size=26)
+            self._gate.axes.text(d + 1, row, "➜", ha="left", va="center_baseline", color=HIGHLIGHT, size=26)
             for row in range(w)
         ]
-        self._now = Rectangle((0, -0.5), 1, m, fill=False, edgecolor=FACT, linewidth=2.5, linestyle="--")
+        self._now = Rectangle((0, -0.5), 1, m, fill=False, edgecolor=HIGHLIGHT, linewidth=2.5, linestyle="--")
         self._came_from.axes.add_patch(self._now)
         self._label(w, d)
         images = (self._looks, self._pooled, self._gate, self._bank, self._came_from)
@@ -216,7 +215,7 @@ def slots_of_keys(shares: Tensor, keys: Sequence[str], slots: Sequence[str]) -> 
 def gate_bars(states: Mapping[str, tuple[float, float, float]]) -> Figure:
     """A bar for each name: which share of the gates is exactly 0, between, exactly 1; the three add up to 1."""
     figure, ax = plt.subplots(figsize=(11, 1.5 + 0.55 * len(states)))
-    looks = (("exactly 0", "0.85", ""), ("between", PATH_COLOURS["memory"], "//"), ("exactly 1", FACT, "xx"))
+    looks = (("exactly 0", "0.85", ""), ("between", PATH_COLOURS["memory"], "//"), ("exactly 1", HIGHLIGHT, "xx"))
     start = [0.0] * len(states)
     for part, (label, colour, hatch) in enumerate(looks):
         widths = [shares[part] for shares in states.values()]

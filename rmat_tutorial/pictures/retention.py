@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ..canvas import MovingCanvas
 from ..measuring import fading
 from ..memory import GatedFIFOMemory
-from ..plots import PATH_COLOURS
+from ..plots import FOURTH, PATH_COLOURS
 
 QUEUE = "0.45"  # a plain queue is grey: the others are compared with it
 WIDTH, FACTS, LENGTH = 32, 24, 4  # of the memories of ``Retention``, and of what they read
@@ -23,7 +23,7 @@ LOOKS = (  # of up to five models: marker, line, colour, size, so that of two li
     ("^", "-", PATH_COLOURS["memory"], 17),
     ("o", "-", PATH_COLOURS["full"], 10),
     ("s", "--", PATH_COLOURS["chunk"], 9),
-    ("D", "-.", "#cc78bc", 10),
+    ("D", "-.", FOURTH, 10),
     ("v", ":", QUEUE, 10),
 )
 
