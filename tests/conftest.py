@@ -24,6 +24,16 @@ CHROMIUMS = (
 EXPECTED_SKIPS = ("needs a CUDA device",)
 
 
+# So that a failure in what several files share shows its values.
+pytest.register_assert_rewrite("answers", "strategies")
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of its own for one test: nothing was answered yet."""
+    monkeypatch.setenv("RMAT_HOME", str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """$RMAT_CHROMIUM or an installed Chromium or Chrome; with none a skip, a failure with RMAT_REQUIRE_BROWSER=1."""

@@ -89,6 +89,21 @@ def read_in_pieces(model: RMAT, tokens: Tensor, sizes: list[int], state: RMATSta
     return torch.cat(logits, 1), state
 
 
+def readings_that_differ_in_row_2(model):
+    """Outputs for four rows before and after the tokens of row 2 were changed, and the other rows.
+
+    Its logits move, and no bit of those of the others.
+    """
+    tokens = random_tokens(4, 17)
+    changed = tokens.clone()
+    changed[2] = (changed[2] + 1) % 60
+    before, after = model(tokens), model(changed)
+    others = [0, 1, 3]
+    assert torch.equal(before.logits[others], after.logits[others])
+    assert gap(before.logits[2], after.logits[2]) > 1e-3
+    return before, after, others
+
+
 def gap(a: Tensor, b: Tensor) -> float:
     """The largest difference of two tensors of one shape."""
     assert a.shape == b.shape, f"{tuple(a.shape)} is not {tuple(b.shape)}"

@@ -1,10 +1,10 @@
 """The exercises of notebook 05: wrong answers get the right diagnosis, right ones pass, whatever they look like."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from answers import assert_diagnosed, assert_passes, named
 
 from rmat_tutorial import (
     HybridBlock,
@@ -14,22 +14,15 @@ from rmat_tutorial import (
     full_attention,
     hybrid_attention,
     memory_attention,
-    progress,
 )
 from rmat_tutorial.block import stream
-from rmat_tutorial.exercises import EXERCISES, check
+from rmat_tutorial.exercises import EXERCISES
 from rmat_tutorial.measuring import influence, leaks
 
 FUSE, STREAM, LEAK = "05.fuse", "05.stream", "05.leak"
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMAT_HOME", str(tmp_path))
-
-
-def otherwise(*inputs):
-    raise AssertionError("check must not call what the notebook goes on with")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 # Fuse ------------------------------------------------------------------------------------------------------------
@@ -623,24 +616,14 @@ WRONG = [
 ]
 
 
-def named(case: object) -> str | None:
-    return getattr(case, "__name__", None)
-
-
 @pytest.mark.parametrize(("exercise", "answer"), RIGHT, ids=named)
 def test_right_answers_pass(exercise, answer, capsys):
-    assert check(exercise, answer, otherwise) is answer
-    assert capsys.readouterr().out.startswith(f"{exercise}: OK. Right on all ")
-    assert progress.exercises() == {exercise: True}
+    assert_passes(exercise, answer, capsys)
 
 
 @pytest.mark.parametrize(("exercise", "answer", "words"), WRONG, ids=named)
 def test_wrong_answers_are_diagnosed(exercise, answer, words, capsys):
-    assert check(exercise, answer, otherwise) is otherwise
-    text = capsys.readouterr().out
-    assert text.startswith(f"{exercise}: not right yet. ")
-    assert words in text and EXERCISES[exercise].contract in text
-    assert progress.exercises() == {exercise: False}
+    assert_diagnosed(exercise, answer, words, capsys)
 
 
 # The references --------------------------------------------------------------------------------------------------

@@ -1,26 +1,19 @@
 """The exercises of notebook 03: wrong answers get the right diagnosis, right ones pass, whatever they look like."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from answers import assert_diagnosed, assert_passes, named
 
-from rmat_tutorial import chunked_attention, chunks, full_attention, progress
+from rmat_tutorial import chunked_attention, chunks, full_attention
 from rmat_tutorial.attention import chunked_weights
-from rmat_tutorial.exercises import EXERCISES, check
-from rmat_tutorial.exercises.diagnosis import diagnose
+from rmat_tutorial.exercises import EXERCISES
 
 MASK, FOLD, UNFOLD, PAIRS = "03.chunk_mask", "03.fold", "03.unfold", "03.pairs"
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMAT_HOME", str(tmp_path))
-
-
-def otherwise(*inputs):
-    raise AssertionError("check must not call what the notebook goes on with")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 # The mask --------------------------------------------------------------------------------------------------------
@@ -670,32 +663,14 @@ WRONG = [
 ]
 
 
-def named(case: object) -> str | None:
-    return getattr(case, "__name__", None)
-
-
 @pytest.mark.parametrize(("exercise", "answer"), RIGHT, ids=named)
 def test_right_answers_pass(exercise, answer, capsys):
-    assert check(exercise, answer, otherwise) is answer
-    assert capsys.readouterr().out.startswith(f"{exercise}: OK. Right on all ")
-    assert progress.exercises() == {exercise: True}
+    assert_passes(exercise, answer, capsys)
 
 
 @pytest.mark.parametrize(("exercise", "answer", "words"), WRONG, ids=named)
 def test_wrong_answers_are_diagnosed(exercise, answer, words, capsys):
-    assert check(exercise, answer, otherwise) is otherwise
-    text = capsys.readouterr().out
-    assert text.startswith(f"{exercise}: not right yet. ")
-    assert words in text and EXERCISES[exercise].contract in text
-    assert progress.exercises() == {exercise: False}
-
-
-@pytest.mark.parametrize("name", [MASK, FOLD, UNFOLD, PAIRS])
-def test_known_mistakes_are_told_apart(name):
-    exercise = EXERCISES[name]
-    assert len(exercise.mistakes) >= 8
-    for mistake in exercise.mistakes:
-        assert diagnose(exercise, mistake.answer).diagnosis == mistake.diagnosis
+    assert_diagnosed(exercise, answer, words, capsys)
 
 
 def lengths(name: str) -> set[str]:

@@ -1,26 +1,19 @@
 """The exercises of notebook 04: wrong answers get the right diagnosis, right ones pass, whatever they look like."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from answers import assert_diagnosed, assert_passes, named
 from torch.nn import functional
 
-from rmat_tutorial import GatedFIFOMemory, progress
-from rmat_tutorial.exercises import EXERCISES, check
-from rmat_tutorial.exercises.diagnosis import diagnose
+from rmat_tutorial import GatedFIFOMemory
+from rmat_tutorial.exercises import EXERCISES
 
 POOL, QUEUE, HALF_LIFE, WRITE = "04.pool", "04.queue", "04.half_life", "04.write"
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMAT_HOME", str(tmp_path))
-
-
-def otherwise(*inputs):
-    raise AssertionError("check must not call what the notebook goes on with")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 # Attention pooling -----------------------------------------------------------------------------------------------
@@ -603,30 +596,18 @@ WRONG = {
 
 @pytest.mark.parametrize(
     ("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers],
-    ids=lambda value: getattr(value, "__name__", None),
+    ids=named,
 )
 def test_right_answers_pass(name, answer, capsys):
-    assert check(name, answer, otherwise) is answer
-    assert capsys.readouterr().out.startswith(f"{name}: OK. Right on all ")
-    assert progress.exercises() == {name: True}
+    assert_passes(name, answer, capsys)
 
 
 @pytest.mark.parametrize(
     ("name", "answer", "words"), [(name, answer, words) for name in WRONG for answer, words in WRONG[name].items()],
-    ids=lambda value: getattr(value, "__name__", None),
+    ids=named,
 )
 def test_wrong_answers_are_diagnosed(name, answer, words, capsys):
-    assert check(name, answer, otherwise) is otherwise
-    text = capsys.readouterr().out
-    assert text.startswith(f"{name}: not right yet. ")
-    assert words in text and EXERCISES[name].contract in text
-    assert progress.exercises() == {name: False}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_known_mistakes_are_told_apart(name):
-    for mistake in EXERCISES[name].mistakes:
-        assert diagnose(EXERCISES[name], mistake.answer).diagnosis == mistake.diagnosis
+    assert_diagnosed(name, answer, words, capsys)
 
 
 def test_the_edges_are_tried():

@@ -1,24 +1,18 @@
 """The exercises of notebook 02: wrong answers get the right diagnosis, right ones pass, whatever they look like."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from answers import assert_diagnosed, assert_passes, named
 
-from rmat_tutorial import apply_rope, progress, rope_frequencies
-from rmat_tutorial.exercises import EXERCISES, check
+from rmat_tutorial import apply_rope, rope_frequencies
+from rmat_tutorial.exercises import EXERCISES
 
 FREQUENCIES, ROTATE, COMPLEX = "02.frequencies", "02.rotate", "02.complex"
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMAT_HOME", str(tmp_path))
-
-
-def otherwise(*inputs):
-    raise AssertionError("check must not call what the notebook goes on with")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 # The frequencies -------------------------------------------------------------------------------------------------
@@ -645,25 +639,14 @@ WRONG = [
 ]
 
 
-def named(case: object) -> str | None:
-    return getattr(case, "__name__", None)
-
-
 @pytest.mark.parametrize(("exercise", "answer"), RIGHT, ids=named)
 def test_right_answers_pass(exercise, answer, capsys):
-    assert check(exercise, answer, otherwise) is answer
-    assert capsys.readouterr().out.startswith(f"{exercise}: OK. Right on all ")
-    assert progress.exercises() == {exercise: True}
+    assert_passes(exercise, answer, capsys)
 
 
 @pytest.mark.parametrize(("exercise", "answer", "words"), WRONG, ids=named)
 def test_wrong_answers_are_diagnosed(exercise, answer, words, capsys):
-    assert check(exercise, answer, otherwise) is otherwise
-    text = capsys.readouterr().out
-    assert text.startswith(f"{exercise}: not right yet. ")
-    assert words in text
-    assert EXERCISES[exercise].contract in text
-    assert progress.exercises() == {exercise: False}
+    assert_diagnosed(exercise, answer, words, capsys)
 
 
 @pytest.mark.parametrize("base", [10.0, 10_000.0])

@@ -1,23 +1,17 @@
 """The exercise of notebook 00: wrong answers get the right diagnosis, right ones pass, whatever they look like."""
 
-from pathlib import Path
 
 import pytest
 import torch
+from answers import assert_diagnosed, assert_passes, named
 
-from rmat_tutorial import GatedFIFOMemory, progress
-from rmat_tutorial.exercises import EXERCISES, check
+from rmat_tutorial import GatedFIFOMemory
+from rmat_tutorial.exercises import EXERCISES
 
 NAME = "00.gated_write"
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMAT_HOME", str(tmp_path))
-
-
-def otherwise(*inputs):
-    raise AssertionError("check must not call what the notebook goes on with")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def plain(carried, candidate, gate):
@@ -86,11 +80,9 @@ def without_gradient(carried, candidate, gate):
     return torch.lerp(carried, candidate, gate.detach())
 
 
-@pytest.mark.parametrize("answer", [plain, torch.lerp, by_stacking, by_loops], ids=lambda answer: answer.__name__)
+@pytest.mark.parametrize("answer", [plain, torch.lerp, by_stacking, by_loops], ids=named)
 def test_right_answers_pass(answer, capsys):
-    assert check(NAME, answer, otherwise) is answer
-    assert capsys.readouterr().out.startswith(f"{NAME}: OK. Right on all ")
-    assert progress.exercises() == {NAME: True}
+    assert_passes(NAME, answer, capsys)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +101,10 @@ def test_right_answers_pass(answer, capsys):
         (in_place, "changes its input carried in place"),
         (without_gradient, "no gradient reaches gate"),
     ],
-    ids=lambda value: getattr(value, "__name__", None),
+    ids=named,
 )
 def test_wrong_answers_are_diagnosed(answer, words, capsys):
-    assert check(NAME, answer, otherwise) is otherwise
-    text = capsys.readouterr().out
-    assert text.startswith(f"{NAME}: not right yet. ")
-    assert words in text and EXERCISES[NAME].contract in text
-    assert progress.exercises() == {NAME: False}
+    assert_diagnosed(NAME, answer, words, capsys)
 
 
 @pytest.mark.parametrize("carry", ["newest", "oldest"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from answers import assert_diagnosed, assert_passes, named, otherwise
 from nbclient import NotebookClient
-from torch import Tensor
 
 from rmat_tutorial import exercises, progress
 from rmat_tutorial.exercises import EXERCISES, check
@@ -17,13 +17,7 @@ from rmat_tutorial.exercises.diagnosis import diagnose
 SCORES, CAUSAL, HEADS = "01.scaled_scores", "01.causal_mask", "01.split_heads"
 
 
-def otherwise(*inputs: object) -> Tensor:
-    raise AssertionError("check must not call what the notebook goes on with")
-
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMAT_HOME", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 # Answers to the first exercise, as a learner writes them ---------------------------------------------------------
@@ -485,29 +479,19 @@ WRONG = [
 ]
 
 
-def named(case: object) -> str | None:
-    return getattr(case, "__name__", None)
-
-
 @pytest.mark.parametrize(("exercise", "answer"), RIGHT, ids=named)
 def test_right_answers_pass(exercise, answer, capsys):
-    assert check(exercise, answer, otherwise) is answer
-    assert capsys.readouterr().out.startswith(f"{exercise}: OK. Right on all ")
-    assert progress.exercises() == {exercise: True}
+    assert_passes(exercise, answer, capsys)
 
 
 @pytest.mark.parametrize(("exercise", "answer", "words"), WRONG, ids=named)
 def test_wrong_answers_are_diagnosed(exercise, answer, words, capsys):
-    assert check(exercise, answer, otherwise) is otherwise
-    text = capsys.readouterr().out
-    assert text.startswith(f"{exercise}: not right yet. ")
-    assert words in text
-    assert EXERCISES[exercise].contract in text
-    assert progress.exercises() == {exercise: False}
+    assert_diagnosed(exercise, answer, words, capsys)
 
 
 def test_known_mistakes_are_told_apart():
     for exercise in EXERCISES.values():
+        assert len(exercise.mistakes) >= 8
         for mistake in exercise.mistakes:
             assert diagnose(exercise, mistake.answer).diagnosis == mistake.diagnosis
 

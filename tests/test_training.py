@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -61,19 +62,26 @@ def unbroken(tmp_path_factory) -> tuple[Path, RMAT]:
 # Resumption.
 
 
-@pytest.mark.parametrize("killed_after", [0, 1, 5, 7, 11])
-def test_a_run_that_failed_at_any_step_resumes_to_the_same_weights(tmp_path, unbroken, killed_after, monkeypatch):
+@contextmanager
+def failing_after(step, monkeypatch):
+    """A block in which a run breaks, and has to, when it has taken so many steps."""
     advance = Trainer.advance
 
     def failing(trainer):
-        if trainer.step == killed_after:
+        if trainer.step == step:
             raise MemoryError("the machine went away")
         return advance(trainer)
 
     monkeypatch.setattr(Trainer, "advance", failing)
     with pytest.raises(MemoryError):
-        run(tmp_path / "run", checkpoint_every=3)
+        yield
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 5, 7, 11])
+def test_a_run_that_failed_at_any_step_resumes_to_the_same_weights(tmp_path, unbroken, killed_after, monkeypatch):
+    with failing_after(killed_after, monkeypatch):
+        run(tmp_path / "run", checkpoint_every=3)
     torch.manual_seed(99)  # whatever else used the global generator in between
     model = run(tmp_path / "run", resume=True, checkpoint_every=3)
     assert_same_weights(model, unbroken[1])
@@ -441,17 +449,8 @@ def test_rows_read_on_where_they_stopped_when_a_run_is_resumed(tmp_path, kind, k
         return train(config, TEXT, READING, out, progress=False, checkpoint_every=3, **options)
 
     whole = run_text(tmp_path / "whole")
-    advance = Trainer.advance
-
-    def failing(trainer):
-        if trainer.step == killed_after:
-            raise MemoryError("the machine went away")
-        return advance(trainer)
-
-    monkeypatch.setattr(Trainer, "advance", failing)
-    with pytest.raises(MemoryError):
+    with failing_after(killed_after, monkeypatch):
         run_text(tmp_path / "run")
-    monkeypatch.undo()
     torch.manual_seed(99)
     assert_same_weights(run_text(tmp_path / "run", resume=True), whole)
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
