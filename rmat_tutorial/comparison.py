@@ -50,6 +50,7 @@ class Plan:
     Attributes:
         seeds: each gives a run of every entry.
         steps: of each training; a tenth of them warm up.
+        batch_size: rows of a batch; each has ``max_segments`` segments.
         rates: learning rates that are tried; a single one is taken untried.
         tuning_steps: of the training that tries one, with the first seed.
         tuning_up_to, up_to: how far documents are read, in the tuning and in the scores.
@@ -62,6 +63,7 @@ class Plan:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 800
+    batch_size: int = 8
     rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     tuning_steps: int = 200
     tuning_up_to: int = 4096
@@ -81,8 +83,8 @@ class Plan:
         """The command of a training. Two that differ in ``kind`` and ``rate`` alone see the same batches."""
         baseline = () if kind == RMAT_KIND else ("--baseline", kind)
         return ("train", "text", *baseline, "--lr", f"{rate:g}", "--steps", str(steps), "--warmup", str(steps // 10),
-                "--restart", f"{restart:g}", "--seed", str(seed), *self.words, *self._text(), "--no-scores",
-                "--out", name)
+                "--batch-size", str(self.batch_size), "--restart", f"{restart:g}", "--seed", str(seed), *self.words,
+                *self._text(), "--no-scores", "--out", name)
 
     def score_words(self, run: str, *options: str) -> tuple[str, ...]:
         return ("evaluate", run, *options, *self._text(), "--json")

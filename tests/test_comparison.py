@@ -24,8 +24,8 @@ from rmat_tutorial.runs import RunFolder
 from rmat_tutorial.training import Trainer
 
 TINY = ("--d-model", "8", "--n-heads", "2", "--segment-len", "8", "--chunk-size", "4", "--memory-slots", "4",
-        "--write-slots", "2", "--max-segments", "2", "--batch-size", "2")
-PLAN = Plan(seeds=(0, 1), steps=4, rates=(1e-3, 2e-3, 4e-3), tuning_steps=3, tuning_up_to=64, up_to=128,
+        "--write-slots", "2", "--max-segments", "2")
+PLAN = Plan(seeds=(0, 1), steps=4, batch_size=2, rates=(1e-3, 2e-3, 4e-3), tuning_steps=3, tuning_up_to=64, up_to=128,
             segment_len=8, max_segments=2)
 MACHINE = {"device": "a processor"}
 NAMES = ["rmat", *KINDS, "rmat, reading on", "rmt, reading on"]
