@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .evaluation import PIECE
 from .language_model import LanguageModel, Output
@@ -20,9 +23,10 @@ from .tasks import Source
 from .training import Trainer, TrainSettings
 from .validate import require_choice, require_int
 
-READ_TOKENS = (64, 4096)  # tokens read before the state is measured and generation begins
+READ_TOKENS = (64, 4096, 32768)  # tokens read before the state is measured and generation begins
 GENERATED = 32
 REPEATS = 3
+PARTS = 50  # of a long generation, each measured for itself
 
 # An altered past.
 
@@ -159,6 +163,32 @@ def _generation_costs(model: LanguageModel, read: int) -> dict[str, Any]:
     return {"read": read, "state_bytes": state_bytes, "tokens_per_second": GENERATED / seconds, "peak_bytes": peak}
 
 
+def long_generation(model: LanguageModel, tokens: int, progress: bool = True) -> list[dict[str, Any]]:
+    """Generate ``tokens`` in one stream, and measure each of ``PARTS`` parts of it.
+
+    Returns:
+        For each part, for json: ``from`` and ``to``, how many tokens were there before and after it;
+        ``tokens_per_second`` of processor time; after it ``state_bytes``, and ``resident_bytes``, all that the process
+        holds (``None`` where the system does not say).
+
+    Raises:
+        TypeError, ValueError: ``tokens`` is not an int of at least ``PARTS``.
+    """
+    require_int("tokens", tokens, PARTS)
+    edges = [tokens * part // PARTS for part in range(PARTS + 1)]
+    last, state, found = torch.zeros(1, 1, dtype=torch.int64), None, []
+    with tqdm(total=tokens, desc="generating", unit="token", disable=not progress) as bar:
+        for low, high in pairwise(edges):
+            began = time.process_time()
+            drawn, state = model.generate(last, high - low, state, seed=low, progress=False)
+            seconds = time.process_time() - began
+            last = drawn[:, -1:]
+            found.append({"from": low, "to": high, "tokens_per_second": (high - low) / seconds,
+                          "state_bytes": state.nbytes, "resident_bytes": resident_bytes()})
+            bar.update(high - low)
+    return found
+
+
 def peak_bytes(function: Callable[[], object]) -> int | None:
     """How far the resident memory of this process rises above where it is, at most, during a call.
 
@@ -169,12 +199,15 @@ def peak_bytes(function: Callable[[], object]) -> int | None:
     except OSError:
         function()
         return None
-    before = _resident("VmRSS")
+    before = resident_bytes()
     function()
-    return max(0, _resident("VmHWM") - before)
+    return max(0, resident_bytes("VmHWM") - before)
 
 
-def _resident(name: str) -> int:
-    """A line of the process's status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def resident_bytes(name: str = "VmRSS") -> int | None:
+    """The resident memory of this process, or another line of its status; ``None`` where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

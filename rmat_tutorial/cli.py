@@ -17,7 +17,7 @@ import torch
 
 from . import comparison, folders
 from .baselines import KINDS, matching
-from .benchmark import BANKS, AlteredBank, FreshEvery, costs
+from .benchmark import BANKS, AlteredBank, FreshEvery, costs, long_generation
 from .checkpoints import read_info, shipped_checkpoints
 from .config import CARRIES, GATES, PATHS, POOLS, ModelConfig, RMATConfig
 from .corpora import SPLITS, Corpus
@@ -36,6 +36,7 @@ MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "
 MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
 TASK_FIELDS = ("keys", "values", "facts", "noise_tokens", "fact_span")
 SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "restart", "gate_penalty", "seed")
+IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
 DOCUMENT_FIELDS = ("split", "up_to", "fresh_every", "bank")
 
 
@@ -141,7 +142,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME_OR_PATH", help="a shipped model, a checkpoint file, or a run's folder")
     parser.add_argument("--file", type=Path, metavar="PATH",
                         help="text: score on this file or folder; on its test part, if it was trained on")
-    parser.add_argument("--documents", action="store_true",
+    parser.add_argument("--documents", action="store_true", default=None,
                         help="text: score by position in the document, in place of random streams")
     by_document = parser.add_argument_group("with --documents")
     by_document.add_argument("--split", choices=SPLITS,
@@ -149,8 +150,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     by_document.add_argument("--up-to", type=int, metavar="POSITION", help=f"read no further (default: {EDGES[-1]})")
     by_document.add_argument("--fresh-every", type=int, metavar="TOKENS", help="forget everything after so many tokens")
     by_document.add_argument("--bank", choices=tuple(BANKS), help="read each segment with such a bank, not its own")
-    parser.add_argument("--costs", action="store_true",
+    parser.add_argument("--costs", action="store_true", default=None,
                         help="text: measure speed and memory in training and in generation, in place of a score")
+    parser.add_argument("--generate", type=int, metavar="TOKENS",
+                        help="text: measure speed and memory while so many are generated, in place of a score")
     parser.add_argument("--tokens", type=int, default=4096, help="length of each stream (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
@@ -302,15 +305,16 @@ def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
     if not options.documents and (foreign := given(options, DOCUMENT_FIELDS)):
         raise UsageError(f"--{next(iter(foreign)).replace('_', '-')} needs --documents")
-    if options.documents and options.costs:
-        raise UsageError("--costs is in place of a score: leave out --documents")
+    asked = list(given(options, IN_PLACE))
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]} are two things to measure: give one")
     path = options.model
     if path not in shipped_checkpoints() and Path(path).is_dir():
         path = RunFolder(Path(path)).model
     source = evaluation_source(read_info(path)["extra"].get("task"), options)
     model = LanguageModel.from_checkpoint(path, device)
-    if options.costs:
-        print(json.dumps({"costs": measure_costs(model, source, device), "model": options.model,
+    if asked and not options.documents:
+        print(json.dumps({**measured(model, source, device, options), "model": options.model,
                           "device": device_name(device)}))
         return 0
     if options.documents:
@@ -330,9 +334,8 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
         case {"kind": "recall", **task}:
             if options.file is not None:
                 raise UsageError(f"--file is for text models; {options.model} was trained on recall")
-            for name in ("documents", "costs"):
-                if getattr(options, name):
-                    raise UsageError(f"--{name} is for text models; {options.model} was trained on recall")
+            for name in given(options, IN_PLACE):
+                raise UsageError(f"--{name} is for text models; {options.model} was trained on recall")
             return RecallTask(**task)
         case {"kind": "text", "fingerprint": fingerprint}:
             text = text_of(options.file)
@@ -358,10 +361,16 @@ def edges_up_to(position: int | None) -> tuple[int, ...]:
     return EDGES if position is None else (*(edge for edge in EDGES if edge < position), position)
 
 
-def measure_costs(model: LanguageModel, source: Source, device: torch.device) -> dict[str, Any]:
+def measured(
+    model: LanguageModel, source: Source, device: torch.device, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Costs, or those of a long generation."""
     if device.type != "cpu":
-        raise UsageError(f"--costs measures processor time: use --device cpu, got {device}")
-    return costs(model, source, RECIPES["text"].settings)
+        name = "costs" if options.costs else "generate"
+        raise UsageError(f"--{name} measures processor time: use --device cpu, got {device}")
+    if options.costs:
+        return {"costs": costs(model, source, RECIPES["text"].settings)}
+    return {"generation": long_generation(model, options.generate)}
 
 
 def describe_score(score: Evaluation) -> str:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from tqdm.auto import tqdm
 
 from .baselines import KINDS
+from .benchmark import READ_TOKENS
 from .folders import write_whole
 from .jobs import SCORE_WEIGHT, Desk, Scoring, Training
 from .runs import RunFolder
@@ -55,6 +56,7 @@ class Plan:
         tuning_steps: of the training that tries one, with the first seed.
         tuning_up_to, up_to: how far documents are read, in the tuning and in the scores.
         restart: probability with which a row begins anew, in the entries that read on.
+        generated: bytes of a long generation of the RMAT.
         segment_len, max_segments: of the recipe; full attention is also scored with no more past than in training.
         words: further words of each ``train text`` command.
         file: the text, in place of the installed one.
@@ -68,6 +70,7 @@ class Plan:
     tuning_steps: int = 200
     tuning_up_to: int = 4096
     up_to: int = 32768
+    generated: int = 100_000
     restart: float = 0.125
     segment_len: int = 64
     max_segments: int = 8
@@ -105,7 +108,7 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(seeds=(0,), steps=30, rates=(2e-3,), up_to=1024, quick=True)
+QUICK = Plan(seeds=(0,), steps=30, rates=(2e-3,), up_to=1024, generated=2000, quick=True)
 
 
 def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progress: bool = True) -> dict[str, Any]:
@@ -116,8 +119,9 @@ def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progre
         machine: what the result says of the machine, such as ``device`` and ``versions``.
 
     Returns:
-        What was written: ``machine``, the plan, for each entry its rate, runs, scores by seed and costs, and
-        ``failures``: the jobs that failed, each with the reason. What they would have given is left out.
+        What was written: ``machine``, the plan, for each entry its rate, runs, scores by seed and costs, a long
+        generation of the RMAT, and ``failures``: the jobs that failed, each with the reason. What they would have given
+        is left out.
 
     Raises:
         ComparisonError, TypeError, ValueError: the folder holds another comparison, or an argument is out of range.
@@ -130,7 +134,8 @@ def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progre
     tried = len(plan.rates) if len(plan.rates) > 1 else 0
     kinds = list(dict.fromkeys(entry.kind for entry in entries))
     scores = sum(len(plan.variants(entry.kind)) for entry in entries)
-    total = (len(kinds) * tried * (plan.tuning_steps + SCORE_WEIGHT) + len(kinds) * SCORE_WEIGHT
+    alone = len(kinds) + 1  # costs, and the long generation
+    total = (len(kinds) * tried * (plan.tuning_steps + SCORE_WEIGHT) + alone * SCORE_WEIGHT
              + len(plan.seeds) * (len(entries) * plan.steps + scores * SCORE_WEIGHT))
     with tqdm(total=total, desc="comparing", unit="step", disable=not progress) as bar:
         desk = Desk(folder, jobs, bar)
@@ -138,7 +143,8 @@ def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progre
         rates = {kind: best_rate(plan, tuning[kind]) for kind in kinds}
         found = _runs(plan, entries, rates, desk)
         costs = _costs(plan, kinds, desk)
-    result = {**machine, "plan": asdict(plan), "models": {}, "failures": desk.failures}
+        generation = _long_generation(plan, desk)
+    result = {**machine, "plan": asdict(plan), "models": {}, "long_generation": generation, "failures": desk.failures}
     for entry in entries:
         result["models"][entry.name] = {
             "kind": entry.kind, "restart": entry.restart, "lr": rates[entry.kind], "tuning": tuning[entry.kind],
@@ -232,6 +238,15 @@ def _costs(plan: Plan, kinds: Sequence[str], desk: Desk) -> dict[str, dict[str, 
     return found
 
 
+def _long_generation(plan: Plan, desk: Desk) -> dict[str, Any] | None:
+    """The parts of a long generation of the first RMAT, alone on the machine; ``None`` when there is none."""
+    run = run_name(plan.entries()[0], plan.seeds[0])
+    job = Scoring("long-generation", plan.score_words(run, "--generate", str(plan.generated)))
+    if RunFolder(desk.folder / run).model.is_file():
+        desk.do([job], side_by_side=1)
+    return {"parts": desk.result(job)["generation"], "command": job.command} if desk.has(job) else None
+
+
 def ratios(cost: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
     """Every number of ``cost`` over the same of ``reference``, for those that both have; what was read is no cost."""
     found: dict[str, Any] = {}
@@ -257,7 +272,7 @@ def bits_per_byte(group: dict[str, Any], low: int = 0, high: int | None = None) 
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Two tables: bits per byte, mean and range over seeds; and costs as ratios to those of the RMAT.
+    """Two tables: bits per byte, mean and range over seeds; and costs over those of the RMAT.
 
     The first column of scores is of all documents; those by position are of the longest ones, the same in each.
     """
@@ -269,16 +284,17 @@ def describe(result: dict[str, Any]) -> str:
             rows.append([label, _spread([score["bits_per_byte"] for score in scores]),
                          *(_spread([bits_per_byte(score["groups"][-1], low, high) for score in scores])
                            for _, low, high in RANGES)])
-    lines += [f"{row[0]:28}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in rows]
+    lines += [f"{row[0]:24}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows]
     lines.append("")
-    rows = [["relative to the RMAT", "training speed", "peak", "speed of generation", "state, 64 read", "4096 read"]]
+    rows = [["over those of the RMAT", "training speed", "training peak", f"speed at {READ_TOKENS[-1]:,}",
+             f"state at {READ_TOKENS[0]:,}", f"state at {READ_TOKENS[-1]:,}"]]
     for model in {model["kind"]: model for model in result["models"].values()}.values():
         if (costs := model["costs"]) and (ratio := costs["ratio"]):
-            early, late = ratio["generation"]
+            early, *_, late = ratio["generation"]
             rows.append([model["kind"], *(_ratio(value) for value in (
                 ratio["training"].get("tokens_per_second"), ratio["training"].get("peak_bytes"),
                 late.get("tokens_per_second"), early.get("state_bytes"), late.get("state_bytes")))])
-    lines += [f"{row[0]:28}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in rows]
+    lines += [f"{row[0]:24}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in rows]
     lines += [f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"]]
     return "\n".join(lines)
 

@@ -82,7 +82,11 @@ class RunFolder:
 
     def seconds(self) -> float:
         """Time spent on the steps in the metrics file, over all resumptions."""
-        return sum(json.loads(line)["seconds"] for line in self.metrics.read_text().splitlines())
+        return sum(line["seconds"] for line in self.lines())
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The metrics of each step so far."""
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines of steps after ``step``, and a last line that a kill cut short."""

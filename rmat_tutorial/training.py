@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -42,6 +42,10 @@ SMOOTHING = 0.95  # of the running mean: it looks back about twenty steps
 
 class TrainingStopped(KeyboardInterrupt):
     """The run was asked to stop, has finished its step and saved; ``resume=True`` goes on from there."""
+
+    def _render_traceback_(self) -> list[str]:
+        # What a notebook shows of it: the person who stopped it knows where.
+        return [str(self)]
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,7 @@ def train(
     device: torch.device | str = "cpu",
     checkpoint_every: int = 50,
     progress: bool = True,
+    follow: Callable[[dict[str, Any]], object] | None = None,
 ) -> LanguageModel:
     """Train a model in the folder ``out``: ``state.pt``, ``metrics.jsonl``, and at the end ``model.safetensors``.
 
@@ -287,6 +292,7 @@ def train(
         resume: go on with the run that ``out`` holds. Without it, ``out`` must not hold one.
         checkpoint_every: steps between two writes of the training state. A run is also saved when it is stopped.
         progress: show a progress bar.
+        follow: called with each step's line of metrics, those of a run that is resumed first.
 
     Raises:
         TrainingError: ``out`` holds a run already, or none to resume, or the loss is no longer finite.
@@ -309,13 +315,16 @@ def train(
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.save(trainer.state(), identity)
     folder.cut_metrics(trainer.step)
-    _run(trainer, folder, identity, checkpoint_every, progress)
+    for metrics in folder.lines() if follow is not None else ():
+        follow(metrics)
+    _run(trainer, folder, identity, checkpoint_every, progress, follow or (lambda metrics: None))
     trainer.model.eval().save(folder.model, extra={"task": source.describe()})
     return trainer.model
 
 
 def _run(
-    trainer: Trainer, folder: RunFolder, identity: dict[str, Any], checkpoint_every: int, progress: bool
+    trainer: Trainer, folder: RunFolder, identity: dict[str, Any], checkpoint_every: int, progress: bool,
+    follow: Callable[[dict[str, Any]], object],
 ) -> None:
     """Take the steps that are left; save every so often, at the end, and when asked to stop."""
     steps = trainer.settings.steps
@@ -330,6 +339,7 @@ def _run(
             bar.set_postfix({name: f"{value:.3g}" for name, value in metrics.items() if name not in BAR_HIDES
                              and value is not None}, refresh=False)
             bar.update()
+            follow(metrics)
             if stop.is_set() or trainer.step % checkpoint_every == 0 or trainer.step == steps:
                 folder.save(trainer.state(), identity)
             if stop.is_set() and trainer.step < steps:

@@ -9,7 +9,16 @@ from strategies import assert_one_line
 
 from rmat_tutorial import RMATConfig
 from rmat_tutorial.baselines import KINDS, matching
-from rmat_tutorial.benchmark import READ_TOKENS, AlteredBank, FreshEvery, costs, peak_bytes
+from rmat_tutorial.benchmark import (
+    PARTS,
+    READ_TOKENS,
+    AlteredBank,
+    FreshEvery,
+    costs,
+    long_generation,
+    peak_bytes,
+    resident_bytes,
+)
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate_documents
 from rmat_tutorial.language_model import build
@@ -132,7 +141,33 @@ def test_costs(kind, monkeypatch):
         with torch.no_grad():
             assert part["state_bytes"] == model(torch.zeros(1, tokens, dtype=torch.int64)).state.nbytes
         sizes.append(part["state_bytes"])
-    assert (sizes[0] == sizes[1]) is (kind == "rmat")
+    assert (sizes[0] == sizes[-1]) is (kind == "rmat")
+
+
+@pytest.mark.parametrize("kind", ["rmat", "full"])
+def test_a_long_generation_is_one_stream(kind, monkeypatch):
+    model = build(CONFIG if kind == "rmat" else matching(CONFIG, kind)).eval()
+    pieces = []
+    model.register_forward_pre_hook(lambda _, inputs: pieces.append(inputs))
+    found = long_generation(model, 2 * PARTS + 1, progress=False)
+    assert [part["from"] for part in found] == [0, *(part["to"] for part in found[:-1])]
+    assert found[-1]["to"] == 2 * PARTS + 1
+    assert all(part["tokens_per_second"] > 0 for part in found)
+    assert all(part["resident_bytes"] is None or part["resident_bytes"] > 0 for part in found)
+    # Every token is read once, after all those before it.
+    assert all(tokens.shape == (1, 1) for tokens, _ in pieces)
+    assert len(pieces) == 2 * PARTS + 1
+    assert pieces[0][1] is None and all(state is not None for _, state in pieces[1:])
+    sizes = {part["state_bytes"] for part in found}
+    assert (len(sizes) == 1) is (kind == "rmat")
+    with pytest.raises(ValueError, match="tokens must be at least 50"):
+        long_generation(model, PARTS - 1)
+
+
+def test_resident_memory_counts_what_is_held():
+    before = resident_bytes()
+    held = torch.ones(64 * 2**20, dtype=torch.uint8)
+    assert before is None or resident_bytes() - before > 0.9 * held.nbytes
 
 
 def test_a_peak_is_of_what_a_call_holds_at_once():
@@ -144,9 +179,11 @@ def test_a_peak_is_of_what_a_call_holds_at_once():
 def test_a_system_that_does_not_tell_its_memory_is_no_error(monkeypatch):
     calls = []
 
-    def refuse(path, text):
+    def refuse(path, *text):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr("pathlib.Path.write_text", refuse)
     assert peak_bytes(lambda: calls.append(1)) is None
     assert calls == [1]
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    assert resident_bytes() is None

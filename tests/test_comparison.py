@@ -26,7 +26,7 @@ from rmat_tutorial.training import Trainer
 TINY = ("--d-model", "8", "--n-heads", "2", "--segment-len", "8", "--chunk-size", "4", "--memory-slots", "4",
         "--write-slots", "2", "--max-segments", "2")
 PLAN = Plan(seeds=(0, 1), steps=4, batch_size=2, rates=(1e-3, 2e-3, 4e-3), tuning_steps=3, tuning_up_to=64, up_to=128,
-            segment_len=8, max_segments=2)
+            generated=100, segment_len=8, max_segments=2)
 MACHINE = {"device": "a processor"}
 NAMES = ["rmat", *KINDS, "rmat, reading on", "rmt, reading on"]
 
@@ -48,9 +48,11 @@ if words[0] == "train":
     (out / "model.safetensors").touch()
     kept = shlex.join(["python", "-m", "rmat_tutorial", *[word for word in words if word != "--resume"]])
     (out / "run.json").write_text(json.dumps({"command": kept, "training_seconds": 1.5}))
+elif "--generate" in words:
+    print(json.dumps({"generation": [{"from": 0, "to": int(words[words.index("--generate") + 1])}], "device": "one"}))
 elif "--costs" in words:
     part = {"tokens_per_second": 10.0 + len(name), "peak_bytes": None}
-    generation = [{"read": read, "state_bytes": 4, **part} for read in (64, 4096)]
+    generation = [{"read": read, "state_bytes": 4, **part} for read in (64, 4096, 32768)]
     print(json.dumps({"costs": {"parameters": 5, "training": part, "generation": generation}}))
 else:
     best = "0.004" if "window" in name else "0.002"
@@ -143,12 +145,15 @@ def test_the_result_has_every_entry(stand_in, tmp_path):
             assert str(tmp_path) not in one["command"]
     # Each command was run once, as the result says.
     commands = [line.split()[0] for line in journal(folder)]
-    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 8 * 2, 6 * 3 + 2 * 15 + 6)
+    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 8 * 2, 6 * 3 + 2 * 15 + 6 + 1)
+    generation = result["long_generation"]
+    assert generation["parts"] == [{"from": 0, "to": 100}]
+    assert shlex.split(generation["command"])[3:] == ["evaluate", "rmat-0", "--generate", "100", "--json"]
     table = describe(result)
     assert all(f"\n{name} " in table for name in NAMES)
     ratio = result["models"]["full"]["costs"]["ratio"]
     assert ratio["training"]["tokens_per_second"] == pytest.approx(1.0)
-    assert [one["read"] for one in ratio["generation"]] == [64, 4096]
+    assert [one["read"] for one in ratio["generation"]] == [64, 4096, 32768]
     ratio = result["models"]["transformer-xl"]["costs"]["ratio"]
     assert ratio["training"]["tokens_per_second"] == pytest.approx(26 / 16)
 
@@ -303,13 +308,18 @@ def test_costs_are_printed_as_json(capsys, trained, texts, monkeypatch):
     status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--costs")
     assert status == 0
     assert set(found["costs"]) == {"parameters", "training", "generation"}
+    status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--generate", "60")
+    assert status == 0
+    assert [part["to"] for part in found["generation"]][-1] == 60
 
 
 @pytest.mark.parametrize(("kind", "options", "said"), [
     ("segment", ["--documents", "--bank", "zeroed"], "memory path"),
     ("rmat", ["--bank", "zeroed"], "--bank needs --documents"),
     ("rmat", ["--up-to", "9"], "--up-to needs --documents"),
-    ("rmat", ["--documents", "--costs"], "--costs"),
+    ("rmat", ["--documents", "--costs"], "--documents and --costs"),
+    ("rmat", ["--costs", "--generate", "60"], "--costs and --generate"),
+    ("rmat", ["--generate", "0"], "tokens must be at least 50"),
     ("rmat", ["--documents", "--bank", "zeroed", "--fresh-every", "8"], "give one"),
     ("rmat", ["--documents", "--fresh-every", "0"], "at least 1"),
     ("rmat", ["--documents", "--up-to", "0"], "edges"),
@@ -332,6 +342,9 @@ def test_no_past_to_alter_and_no_costs_of_text_in_recall(capsys):
     status, _, error = evaluated(capsys, "recall", "--costs")
     assert status == 2
     assert_one_line(error, "--costs is for text models")
+    status, _, error = evaluated(capsys, "recall", "--generate", "60")
+    assert status == 2
+    assert_one_line(error, "--generate is for text models")
 
 
 def test_one_model_from_end_to_end(tmp_path, texts, monkeypatch):
