@@ -1,7 +1,8 @@
 """The comparison of the RMAT with its peers on real text: what is trained and scored, and the table of it.
 
-All models have the same parameters within 2 % (``baselines.matching``), and are tuned with the same effort: a short
-training at each of the same learning rates, of which the one that is best on the validation split is used. Every row of
+All models have the same parameters within 2 % (``baselines.matching``), and are tuned with the same effort: the first
+seed is trained at each of the same learning rates, and the one that is best on the validation split is used for all
+seeds. A shorter training would be cheaper to tune and would prefer higher rates. Every row of
 a batch begins anew in each step, at a random place and from a fresh state, because that is the one way of reading in
 which all models see the same bytes in the same order: full attention cannot read on for ever, its cache would grow with
 each step. Of this the models that hand on what they have written pay the price: they learn to carry it for 512 tokens
@@ -28,7 +29,6 @@ from .baselines import KINDS
 from .benchmark import READ_TOKENS
 from .folders import write_whole
 from .jobs import SCORE_WEIGHT, Desk, Scoring, Training
-from .runs import RunFolder
 from .validate import require_int
 
 RMAT_KIND = "rmat"
@@ -52,8 +52,7 @@ class Plan:
         seeds: each gives a run of every entry.
         steps: of each training; a tenth of them warm up.
         batch_size: rows of a batch; each has ``max_segments`` segments.
-        rates: learning rates that are tried; a single one is taken untried.
-        tuning_steps: of the training that tries one, with the first seed.
+        rates: learning rates that are tried, with the first seed; a single one is taken untried.
         tuning_up_to, up_to: how far documents are read, in the tuning and in the scores.
         restart: probability with which a row begins anew, in the entries that read on.
         generated: bytes of a long generation of the RMAT.
@@ -66,8 +65,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 800
     batch_size: int = 8
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    tuning_steps: int = 200
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
     tuning_up_to: int = 4096
     up_to: int = 32768
     generated: int = 100_000
@@ -82,12 +80,15 @@ class Plan:
         return [*(Entry(kind, kind, 1.0) for kind in (RMAT_KIND, *KINDS)),
                 *(Entry(f"{kind}, reading on", kind, self.restart) for kind in READS_ON)]
 
-    def train_words(self, name: str, kind: str, steps: int, rate: float, seed: int, restart: float) -> tuple[str, ...]:
-        """The command of a training. Two that differ in ``kind`` and ``rate`` alone see the same batches."""
-        baseline = () if kind == RMAT_KIND else ("--baseline", kind)
-        return ("train", "text", *baseline, "--lr", f"{rate:g}", "--steps", str(steps), "--warmup", str(steps // 10),
-                "--batch-size", str(self.batch_size), "--restart", f"{restart:g}", "--seed", str(seed), *self.words,
-                *self._text(), "--no-scores", "--out", name)
+    def training(self, entry: Entry, rate: float, seed: int) -> Training:
+        """A training. Two that differ in kind and rate alone see the same batches."""
+        name = f"{entry.name.replace(', ', '-').replace(' ', '-')}-{rate:g}-{seed}"
+        baseline = () if entry.kind == RMAT_KIND else ("--baseline", entry.kind)
+        words = ("train", "text", *baseline, "--lr", f"{rate:g}", "--steps", str(self.steps),
+                 "--warmup", str(self.steps // 10), "--batch-size", str(self.batch_size),
+                 "--restart", f"{entry.restart:g}", "--seed", str(seed), *self.words, *self._text(), "--no-scores",
+                 "--out", name)
+        return Training(name, words, self.steps)
 
     def score_words(self, run: str, *options: str) -> tuple[str, ...]:
         return ("evaluate", run, *options, *self._text(), "--json")
@@ -131,48 +132,50 @@ def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progre
     require_int("jobs", jobs, 1)
     folder.mkdir(parents=True, exist_ok=True)
     entries = plan.entries()
-    tried = len(plan.rates) if len(plan.rates) > 1 else 0
-    kinds = list(dict.fromkeys(entry.kind for entry in entries))
+    kinds = {entry.kind: entry for entry in entries if entry.name == entry.kind}
+    tried = len(kinds) * len(plan.rates) if len(plan.rates) > 1 else 0
     scores = sum(len(plan.variants(entry.kind)) for entry in entries)
     alone = len(kinds) + 1  # costs, and the long generation
-    total = (len(kinds) * tried * (plan.tuning_steps + SCORE_WEIGHT) + alone * SCORE_WEIGHT
+    total = (tried * (plan.steps + SCORE_WEIGHT) + alone * SCORE_WEIGHT
              + len(plan.seeds) * (len(entries) * plan.steps + scores * SCORE_WEIGHT))
     with tqdm(total=total, desc="comparing", unit="step", disable=not progress) as bar:
         desk = Desk(folder, jobs, bar)
-        tuning = tune(plan, kinds, desk)
+        tuning = tune(plan, list(kinds.values()), desk)
         rates = {kind: best_rate(plan, tuning[kind]) for kind in kinds}
         found = _runs(plan, entries, rates, desk)
-        costs = _costs(plan, kinds, desk)
-        generation = _long_generation(plan, desk)
+        first = {kind: plan.training(entry, rates[kind], plan.seeds[0]) for kind, entry in kinds.items() if rates[kind]}
+        first = {kind: training for kind, training in first.items() if desk.has(training)}
+        costs = _costs(plan, first, desk)
+        generation = _long_generation(plan, first.get(RMAT_KIND), desk)
     result = {**machine, "plan": asdict(plan), "models": {}, "long_generation": generation, "failures": desk.failures}
     for entry in entries:
         result["models"][entry.name] = {
             "kind": entry.kind, "restart": entry.restart, "lr": rates[entry.kind], "tuning": tuning[entry.kind],
-            **found[entry.name], "costs": costs[entry.kind],
+            **found[entry.name], "costs": costs.get(entry.kind),
         }
     content = json.dumps(result, indent=2) + "\n"
     write_whole(folder / "comparison.json", content.encode())
     return json.loads(content)
 
 
-def tune(plan: Plan, kinds: Sequence[str], desk: Desk) -> dict[str, list[dict[str, Any]]]:
+def tune(plan: Plan, entries: Sequence[Entry], desk: Desk) -> dict[str, list[dict[str, Any]]]:
     """For each kind the score on the validation split at each learning rate; empty where there is nothing to try."""
-    tried = [(kind, rate) for kind in kinds for rate in plan.rates] if len(plan.rates) > 1 else []
-    names = {pair: f"tune-{pair[0]}-{pair[1]:g}" for pair in tried}
-    trainings = [
-        Training(name, plan.train_words(name, kind, plan.tuning_steps, rate, plan.seeds[0], 1.0), plan.tuning_steps)
-        for (kind, rate), name in names.items()
-    ]
-    desk.do(trainings)
+    tried = [(entry.kind, rate, plan.training(entry, rate, plan.seeds[0])) for entry in entries for rate in plan.rates]
+    if len(plan.rates) == 1:
+        tried = []
+    desk.do(training for _, _, training in tried)
     options = ("--documents", "--split", "validation", "--up-to", str(plan.tuning_up_to))
-    scores = {pair: Scoring(f"{name}-validation", plan.score_words(name, *options)) for pair, name in names.items()}
-    desk.do(scores[pair] for pair, training in zip(tried, trainings, strict=True) if desk.has(training))
-    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    for (kind, rate), training in zip(tried, trainings, strict=True):
-        if desk.has(scores[kind, rate]):
-            value = bits_per_byte(desk.result(scores[kind, rate])["groups"][0])
+    scorings = {
+        training: Scoring(f"{training.name}-validation", plan.score_words(training.name, *options))
+        for _, _, training in tried if desk.has(training)
+    }
+    desk.do(scorings.values())
+    found: dict[str, list[dict[str, Any]]] = {entry.kind: [] for entry in entries}
+    for kind, rate, training in tried:
+        if training in scorings and desk.has(scoring := scorings[training]):
+            value = bits_per_byte(desk.result(scoring)["groups"][0])
             found[kind].append({"lr": rate, "bits_per_byte": value, "command": training.command,
-                                "score_command": scores[kind, rate].command})
+                                "score_command": scoring.command})
     return found
 
 
@@ -183,10 +186,6 @@ def best_rate(plan: Plan, tried: Sequence[dict[str, Any]]) -> float | None:
     return min(tried, key=lambda one: one["bits_per_byte"])["lr"] if tried else None
 
 
-def run_name(entry: Entry, seed: int) -> str:
-    return f"{entry.name.replace(', ', '-').replace(' ', '-')}-{seed}"
-
-
 def _runs(
     plan: Plan, entries: Sequence[Entry], rates: dict[str, float | None], desk: Desk
 ) -> dict[str, dict[str, Any]]:
@@ -195,9 +194,7 @@ def _runs(
     for seed in plan.seeds:
         for entry in entries:
             if (rate := rates[entry.kind]) is not None:
-                name = run_name(entry, seed)
-                words = plan.train_words(name, entry.kind, plan.steps, rate, seed, entry.restart)
-                trainings[entry, seed] = Training(name, words, plan.steps)
+                trainings[entry, seed] = plan.training(entry, rate, seed)
     desk.do(trainings.values())
     scorings = {
         (entry, variant, seed): Scoring(
@@ -223,27 +220,23 @@ def _runs(
     return found
 
 
-def _costs(plan: Plan, kinds: Sequence[str], desk: Desk) -> dict[str, dict[str, Any] | None]:
-    """What each kind costs, alone on the machine, and ``ratio``: each cost over that of the RMAT."""
-    first = {entry.kind: run_name(entry, plan.seeds[0]) for entry in reversed(plan.entries())}
-    jobs = {kind: Scoring(f"costs-{kind}", plan.score_words(first[kind], "--costs")) for kind in kinds}
-    alone = [job for kind, job in jobs.items() if RunFolder(desk.folder / first[kind]).model.is_file()]
-    desk.do(alone, side_by_side=1)
-    found: dict[str, dict[str, Any] | None] = {}
-    for kind, job in jobs.items():
-        found[kind] = {**desk.result(job)["costs"], "command": job.command} if desk.has(job) else None
-    reference = found.get(RMAT_KIND)
-    for cost in filter(None, found.values()):
-        cost["ratio"] = reference and ratios(cost, reference)
+def _costs(plan: Plan, first: dict[str, Training], desk: Desk) -> dict[str, dict[str, Any]]:
+    """What each kind costs, alone on the machine, and ``ratio``: each cost over that of the RMAT, where it is known."""
+    jobs = {kind: Scoring(f"costs-{kind}", plan.score_words(run.name, "--costs")) for kind, run in first.items()}
+    desk.do(jobs.values(), side_by_side=1)
+    found = {kind: {**desk.result(job)["costs"], "command": job.command} for kind, job in jobs.items() if desk.has(job)}
+    reference = dict(found.get(RMAT_KIND, {}))
+    for cost in found.values():
+        cost["ratio"] = ratios(cost, reference) if reference else None
     return found
 
 
-def _long_generation(plan: Plan, desk: Desk) -> dict[str, Any] | None:
-    """The parts of a long generation of the first RMAT, alone on the machine; ``None`` when there is none."""
-    run = run_name(plan.entries()[0], plan.seeds[0])
-    job = Scoring("long-generation", plan.score_words(run, "--generate", str(plan.generated)))
-    if RunFolder(desk.folder / run).model.is_file():
-        desk.do([job], side_by_side=1)
+def _long_generation(plan: Plan, run: Training | None, desk: Desk) -> dict[str, Any] | None:
+    """The parts of a long generation of an RMAT, alone on the machine; ``None`` when there is none."""
+    if run is None:
+        return None
+    job = Scoring("long-generation", plan.score_words(run.name, "--generate", str(plan.generated)))
+    desk.do([job], side_by_side=1)
     return {"parts": desk.result(job)["generation"], "command": job.command} if desk.has(job) else None
 
 
