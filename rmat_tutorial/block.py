@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -178,3 +178,29 @@ def stream(
         output, state = read(segment, state)
         outputs.append(output)
     return torch.cat(outputs, dim=1)
+
+
+def stream_logits(
+    tokens: Tensor,
+    banks: Iterable[Tensor],
+    embed: Callable[[Tensor], Tensor],
+    blocks: Iterable[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]],
+    norm: Callable[[Tensor], Tensor],
+    head: Callable[[Tensor], Tensor],
+    length: int,
+) -> Tensor:
+    """Read ``tokens`` ``(B, T)`` with a stack of blocks in segments of ``length`` tokens: logits ``(B, T, V)``.
+
+    A block needs of a segment only what the block below made of it. So each may read all segments before the next
+    begins.
+
+    Args:
+        banks: of each block the bank before the first segment, ``(B, m, d)``.
+        embed, norm, head: of the model; ``(B, T)`` -> ``(B, T, d)``, then from the last block's output to logits.
+        blocks: from the bottom up.
+        length: tokens in a segment, ``L``; the last may be shorter.
+    """
+    x = embed(tokens)
+    for block, bank in zip(blocks, banks, strict=True):
+        x = stream(block, x, bank, length)
+    return head(norm(x))

@@ -54,6 +54,13 @@ class Score:
         return self.correct / self.positions if metric == "accuracy" else self.mean_loss / math.log(2)
 
 
+def bits_per_byte(logits: Tensor, targets: Tensor) -> float:
+    """The mean of −log2 of the chance that ``logits`` ``(T, V)`` give to the bytes that came, ``targets`` ``(T,)``."""
+    score = Score()
+    score.add(logits, targets)
+    return score.value("bits_per_byte")
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A score and what it was measured on.

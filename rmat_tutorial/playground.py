@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import ipywidgets
 import numpy as np
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -19,6 +18,17 @@ from .canvas import MovingCanvas
 from .config import PATHS
 from .facts import FactsError, Reading, Stream, make_stream, parse_facts, read_stream
 from .model import RMAT
+from .pictures.panels import (
+    GATE_COLOURS,
+    TEXT_LIMIT,
+    bare,
+    lay_out_gates,
+    lay_out_mix,
+    require_text_model,
+    says_cut,
+    says_gates,
+    shades,
+)
 from .plots import HIGHLIGHT, MOST_LABELS, PATH_COLOURS, attention_map, byte_label
 from .tasks import RecallTask, key_name
 from .tracing import SegmentTrace, record
@@ -28,19 +38,9 @@ LENGTHS = tuple(2**power for power in range(6, 15))  # 64 to 16384 tokens: the l
 FRAMES = 6  # pictures while a stream is read
 COLUMNS = 128  # most columns of a timeline: from the back row, one of them is still a stripe
 OPEN = 0.01  # a slot of which less is overwritten counts as left alone
-TEXT_LIMIT = 4096  # bytes
 FIRST_TEXT = "Return the shortest path between two nodes of a directed graph. Return the length of a short"
 NEXT_BYTES = 8
-
-
-def _shades(darkest: str, power: float) -> Colormap:
-    """White at 0 to ``darkest`` at 1, with the given power; grey where nothing is read yet."""
-    shades = sns.blend_palette(["white", darkest], as_cmap=True)(np.linspace(0, 1, 256) ** power)
-    return ListedColormap(shades).with_extremes(bad="0.88")
-
-
-GATE_COLOURS = _shades("#004d38", 0.5)  # the square root, so that a gate that is open by a crack is seen
-ANSWER_COLOURS = _shades("#08306b", 1.0)
+ANSWER_COLOURS = shades("#08306b", 1.0)
 
 
 class RecallPicture:
@@ -90,8 +90,8 @@ class RecallPicture:
             ax.clear()
             ax.set_axis_on()
             ax.grid(False)
-        _bare(self._score, "")
-        _bare(self._answers, "")
+        bare(self._score, "")
+        bare(self._answers, "")
         length, facts = len(stream.tokens), len(stream.facts)
         opened = _empty_timeline(self._gates, model.config.n_layers * model.config.write_slots, length, GATE_COLOURS)
         known = _empty_timeline(self._timeline, facts, length, ANSWER_COLOURS)
@@ -171,19 +171,11 @@ class RecallPicture:
 
     def _nothing(self, why: str) -> str:
         for ax in (self._gates, self._timeline, self._answers, self._score):
-            _bare(ax, "")
+            bare(ax, "")
         self._gates.text(0, 0.5, why, transform=self._gates.transAxes)
         self._canvas.forget()
         self.right, self.opened = [], torch.zeros(0)
         return why
-
-
-def _bare(ax: Axes, title: str) -> Axes:
-    """An empty axes without ticks: their labels take as long to draw as all the rest, and a slider waits for them."""
-    ax.clear()
-    ax.set_axis_off()
-    ax.set_title(title, loc="left")
-    return ax
 
 
 def _empty_timeline(ax: Axes, rows: int, length: int, colours: Colormap) -> AxesImage:
@@ -274,8 +266,8 @@ class TextPicture:
             self._fill = [self._lay_out_maps(), self._lay_out_mix(), self._lay_out_gates()]
         for fill in self._fill:
             fill(layer, head)
-        cut = f"Only the last {TEXT_LIMIT:,} of {len(typed):,} bytes were read. " if len(typed) > TEXT_LIMIT else ""
-        return f"{cut}{self._says_next()} {self._says_mix(layer)} {self._says_gates(layer)}"
+        said_gates = says_gates(self._opened(layer), self.model.config.segment_len)
+        return f"{says_cut(typed)}{self._says_next()} {self._says_mix(layer)} {said_gates}"
 
     def _listen(self, data: bytes) -> None:
         tokens = torch.tensor([list(data)], device=self.model.embed.weight.device)
@@ -284,7 +276,7 @@ class TextPicture:
         self._read, self._segments = data, trace.segments
 
     def _show_next(self) -> None:
-        ax = _bare(self._next, "chance of the next byte")
+        ax = bare(self._next, "chance of the next byte")
         chances, likely = self.chances.topk(NEXT_BYTES)
         ax.barh(range(NEXT_BYTES), chances.tolist(), color="0.35")
         ax.set(xlim=(-0.15, 1.15), ylim=(NEXT_BYTES - 0.5, -0.5))
@@ -323,49 +315,16 @@ class TextPicture:
         return fill
 
     def _lay_out_mix(self) -> Callable[[int, int], None]:
-        ax = _bare(self._mix, " ")
-        ax.set(ylim=(-0.15, 1))
-        bars = ax.bar(range(len(PATHS)), [0] * len(PATHS), color=[PATH_COLOURS[path] for path in PATHS])
-        shares = [ax.text(place, 0, "", ha="center") for place in range(len(PATHS))]
-        for place, path in enumerate(PATHS):
-            ax.text(place, -0.12, path, ha="center", fontsize="small")
-        title = ax.set_title(" ", loc="left")
-        self._canvas.moves(*bars, *shares, title)
-
-        def fill(layer: int, head: int) -> None:
-            title.set_text(f"λ of layer {layer}")
-            mix = self._segments[-1].layers[layer].mix
-            for bar, text, share in zip(bars, shares, mix.values(), strict=True):
-                bar.set_height(share)
-                text.set(text=f"{share:.2f}", y=share + 0.03)
-
-        return fill
+        show = lay_out_mix(self._mix, self._canvas)
+        return lambda layer, head: show(layer, self._segments[-1].layers[layer].mix)
 
     def _says_mix(self, layer: int) -> str:
         mix = self._segments[-1].layers[layer].mix
         return f"Layer {layer} weighs " + ", ".join(f"{path} {share:.2f}" for path, share in mix.items()) + "."
 
     def _lay_out_gates(self) -> Callable[[int, int], None]:
-        ax = _bare(self._gates, " ")
-        title = ax.set_title(" ", loc="left")
-        self._canvas.moves(title)
-        writes, slots = self._opened(0).shape
-        if writes:
-            image = ax.imshow(np.zeros((slots, writes)), vmin=0, vmax=1, cmap=GATE_COLOURS, aspect="auto",
-                              interpolation="nearest")
-            ax.set_ylim(slots * 1.13 - 0.5, -0.5)
-            unit = "write" if writes == 1 else "writes"
-            ax.text(-0.5, slots - 0.4, f"{writes} {unit} of {slots} slots", va="top")
-            self._canvas.moves(image)
-        else:
-            ax.text(0.5, 0.5, "nothing written yet", ha="center", va="center", transform=ax.transAxes)
-
-        def fill(layer: int, head: int) -> None:
-            title.set_text(f"write gates of layer {layer}")
-            if writes:
-                image.set_data(self._opened(layer).T.numpy())
-
-        return fill
+        show = lay_out_gates(self._gates, self._canvas, *self._opened(0).shape)
+        return lambda layer, head: show(layer, self._opened(layer))
 
     def _opened(self, layer: int) -> Tensor:
         """How far each written slot's gate stood open, ``(writes, w)``."""
@@ -373,16 +332,9 @@ class TextPicture:
         opened = [write.gate[0].mean(dim=-1).cpu() for write in writes if write is not None]
         return torch.stack(opened) if opened else torch.zeros(0, self.model.config.write_slots)
 
-    def _says_gates(self, layer: int) -> str:
-        opened = self._opened(layer)
-        if not len(opened):
-            return f"Nothing was written to the bank: a segment has {self.model.config.segment_len} bytes."
-        times = "once" if len(opened) == 1 else f"{len(opened)} times"
-        return f"The bank was written {times}; its gates stood open {opened.mean():.2f} on average."
-
     def _nothing(self, why: str) -> str:
         for ax in self.figure.axes:
-            _bare(ax, "")
+            bare(ax, "")
         self._map_axes["full"].text(0, 0.5, why, transform=self._map_axes["full"].transAxes)
         self._canvas.forget()
         self.chances, self.maps, self._read = torch.zeros(0), {}, None
@@ -400,11 +352,7 @@ class TextPlayground(Explorer):
     """
 
     def __init__(self, model: RMAT) -> None:
-        if model.config.vocab_size != 256 or model.config.paths != PATHS:
-            raise ValueError(
-                f"model must read bytes (vocab_size 256) and have the paths {PATHS}, got vocab_size "
-                f"{model.config.vocab_size} and paths {model.config.paths}"
-            )
+        require_text_model(model)
         super().__init__(
             TextPicture(model),
             title="What the text model makes of a text",

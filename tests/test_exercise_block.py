@@ -53,6 +53,12 @@ def fuse_by_moving_the_axis(outputs, mix):
     return outputs.movedim(0, -1) @ torch.softmax(mix, 0)
 
 
+def fuse_overwriting(outputs, mix):
+    shares = torch.softmax(mix, dim=0)
+    shares[0] = shares[0] * 1  # right, but softmax needs its result on the way back
+    return torch.einsum("p,pbhld->bhld", shares, outputs)
+
+
 def fuse_raw(outputs, mix):
     return torch.tensordot(mix, outputs, 1)
 
@@ -544,6 +550,7 @@ RIGHT = [
 
 # In each group, those that no known mistake covers come last: the symptoms must tell.
 WRONG = [
+    (FUSE, fuse_overwriting, "With inputs that require gradients: Your function raised RuntimeError"),
     (FUSE, fuse_raw, "You weighed the paths with mix itself"),
     (FUSE, fuse_wrong_axis, "its softmax ran over an axis of size 1"),
     (FUSE, fuse_mean, "You took the mean of the paths"),
@@ -614,6 +621,12 @@ WRONG = [
     (LEAK, leak_moves_alike_and_little, "It feels the difference of two numbers of the input"),
     (LEAK, leak_one_too_many, "but output 0 does not move with input"),
 ]
+
+
+def fuse_overwriting(outputs, mix):
+    shares = torch.softmax(mix, dim=0)
+    shares[0] = shares[0] * 1  # right, but softmax needs its result on the way back
+    return torch.einsum("p,pbhld->bhld", shares, outputs)
 
 
 @pytest.mark.parametrize(("exercise", "answer"), RIGHT, ids=named)

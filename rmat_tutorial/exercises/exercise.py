@@ -10,7 +10,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-Inputs = tuple[Tensor | int | float | Callable, ...]
+Inputs = tuple[Tensor | int | float | Callable | tuple[Callable, ...], ...]
 Answer = Callable[..., Tensor | float]
 
 
@@ -64,6 +64,7 @@ class Exercise:
     laws         (output, expected, *inputs) -> what is wrong, or None. They see outputs of the right shape, say
                  what ``mistakes`` can't foresee, and may be stricter than the comparison of values
     dtype        of the result, where it is not that of the input
+    is_trained   whether a gradient should pass; a score is read and a token is drawn, and neither is trained through
     fit          sizes as drawn -> sizes as needed, where not all go together: an even width, w ≤ m
     """
 
@@ -77,12 +78,13 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     laws: tuple[Callable[..., str | None], ...] = ()
     dtype: torch.dtype | None = None
+    is_trained: bool = True
     fit: Callable[[dict[str, int]], dict[str, int]] = dict
 
     @property
     def has_gradients(self) -> bool:
-        """Whether a gradient passes from an input to the result."""
-        return self.dtype is None and any(map(is_floating, self.example.inputs))
+        """Whether a gradient should pass from an input to the result."""
+        return self.is_trained and self.dtype is None and any(map(is_floating, self.example.inputs))
 
     def cases(self) -> list[Case]:
         """The example, then random cases from small to large, the same ones each time.

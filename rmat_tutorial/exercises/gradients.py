@@ -28,17 +28,18 @@ def gradient_problem(exercise: Exercise, answer: Answer, case: Case) -> str | No
     random = Random(exercise.name)
     weighting = random_tensor(random, *exercise.reference(*case.inputs).shape).double()
     inputs = tuple(v.clone().requires_grad_() if is_floating(v) else v for v in case.inputs)
+    places = [place for place, value in enumerate(inputs) if is_floating(value)]
     try:
         # A notebook may have switched gradients off for everything.
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # PyTorch warns of what is diagnosed here.
             loss = (answer(*inputs) * weighting).sum()
+            if not loss.requires_grad:
+                return _CUT.format("the inputs")
+            # Here PyTorch finds out that a step has overwritten what it needs on the way back.
+            gradients = torch.autograd.grad(loss, [inputs[place] for place in places], allow_unused=True)
     except Exception as error:
         return f"With inputs that require gradients: {describe_error(error)}"
-    if not loss.requires_grad:
-        return _CUT.format("the inputs")
-    places = [place for place, value in enumerate(inputs) if is_floating(value)]
-    gradients = torch.autograd.grad(loss, [inputs[place] for place in places], allow_unused=True)
     for place, gradient in zip(places, gradients, strict=True):
         if gradient is None:
             return _CUT.format(exercise.inputs[place])

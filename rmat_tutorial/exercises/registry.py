@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from . import attention, block, chunks, memory, rope, start
+from . import attention, block, chunks, language_model, memory, prediction, rope, start
 from .exercise import Exercise
 
-_FILES = (start, attention, rope, chunks, memory, block)
+_FILES = (start, attention, rope, chunks, memory, block, prediction, language_model)
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for file in _FILES for exercise in file.EXERCISES}
 
 

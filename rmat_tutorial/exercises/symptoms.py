@@ -115,6 +115,8 @@ def _factor(attempts: Sequence[Attempt], expected: Sequence[Tensor]) -> str | No
         if not isinstance(tried.output, Tensor) or tried.output.shape != wanted.shape:
             return None
         largest = wanted.abs().argmax()
+        if wanted.flatten()[largest] == 0:
+            return None  # any factor would do
         ratios.append((tried.output.flatten()[largest] / wanted.flatten()[largest]).item())
         if ratios[-1] == 0 or not is_close(tried.output / ratios[-1], wanted):
             return None

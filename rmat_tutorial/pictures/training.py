@@ -15,7 +15,7 @@ from ..validate import require_int
 from ..widgets import Explorer
 
 REDRAW_SECONDS = 0.5  # between two pictures of a training: a picture takes the time of a fifth of a step
-WINDOW = 20  # steps of the running mean
+WINDOW = 10  # steps of the running mean
 
 
 class TrainingPicture:
