@@ -53,7 +53,9 @@ class Plan:
         steps: of each training; a tenth of them warm up.
         batch_size: rows of a batch; each has ``max_segments`` segments.
         rates: learning rates that are tried, with the first seed; a single one is taken untried.
-        tuning_up_to, up_to: how far documents are read, in the tuning and in the scores.
+        tuning_up_to: how far documents are read in the tuning; not beyond what a model has seen at once in training,
+            where full attention fails at any learning rate.
+        up_to: how far documents are read in the scores.
         restart: probability with which a row begins anew, in the entries that read on.
         generated: bytes of a long generation of the RMAT.
         segment_len, max_segments: of the recipe; full attention is also scored with no more past than in training.
@@ -66,7 +68,7 @@ class Plan:
     steps: int = 800
     batch_size: int = 8
     rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
-    tuning_up_to: int = 4096
+    tuning_up_to: int = 512
     up_to: int = 32768
     generated: int = 100_000
     restart: float = 0.125
