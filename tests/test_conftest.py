@@ -20,6 +20,20 @@ def test_home():
 """
 
 
+MAKES_TEXT = """
+import os, pathlib
+def test_home():
+    (pathlib.Path(os.environ["RMAT_HOME"]) / "installed-text.bin").write_text("long")
+"""
+HAS_TEXT = """
+import os, pathlib
+def test_home():
+    (file,) = pathlib.Path(os.environ["RMAT_HOME"]).iterdir()
+    assert file.read_text() == "long"
+    file.write_text("long")
+"""
+
+
 @pytest.fixture
 def run(pytester, monkeypatch):
     """Run files as tests of the course are run, in this process: ``run(test_a=text, ...)``."""
@@ -63,3 +77,7 @@ def test_each_file_has_a_home_of_its_own(run, tmp_path):
     result = run({"RMAT_HOME": str(tmp_path)}, test_a=WRITES_HOME, test_b=WRITES_HOME)
     result.assert_outcomes(passed=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_takes_seconds_to_make_is_handed_on(run):
+    run({}, test_a=MAKES_TEXT, test_b=HAS_TEXT, test_c=HAS_TEXT).assert_outcomes(passed=3)

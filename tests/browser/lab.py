@@ -61,7 +61,8 @@ KINDS = {
     "radio buttons": ("input[type=radio]:not(:checked)", ["Space"], ["Space"]),
     "toggle buttons": ("button:not(.mod-active)", ["Space"], ["Space"]),
     "number": ("input[type=number]", ["ArrowUp"], ["ArrowDown"]),
-    "text": ("input[type=text], textarea", ["Shift+Z", "Enter"], ["Backspace", "Enter"]),
+    "text": ("input[type=text]", ["Shift+Z", "Enter"], ["Backspace", "Enter"]),
+    "text of lines": ("textarea", ["Shift+Z", "Tab"], ["Backspace", "Tab"]),  # where Enter begins a line
 }
 
 
