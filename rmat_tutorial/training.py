@@ -306,30 +306,33 @@ def train(
     ))
     if folder.path.exists() and not folder.path.is_dir():
         raise TrainingError(f"out must be a folder, and {folder.path} is a file; give another name")
-    trainer = Trainer(config, source, settings, device)
-    if resume:
-        trainer.restore(folder.read_for(identity))
-    elif folder.holds_a_run():
-        raise TrainingError(f"{folder.path} holds a run already; resume it, or give another folder")
-    else:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.save(trainer.state(), identity)
-    folder.cut_metrics(trainer.step)
-    for metrics in folder.lines() if follow is not None else ():
-        follow(metrics)
-    _run(trainer, folder, identity, checkpoint_every, progress, follow or (lambda metrics: None))
+    # From here on: the first optimiser of a process imports for seconds, and an import that is cut short may not be
+    # possible again.
+    with _stop_requests() as stop:
+        trainer = Trainer(config, source, settings, device)
+        if resume:
+            trainer.restore(folder.read_for(identity))
+        elif folder.holds_a_run():
+            raise TrainingError(f"{folder.path} holds a run already; resume it, or give another folder")
+        else:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.save(trainer.state(), identity)
+        folder.cut_metrics(trainer.step)
+        for metrics in folder.lines() if follow is not None else ():
+            follow(metrics)
+        _run(trainer, folder, identity, checkpoint_every, progress, follow or (lambda metrics: None), stop)
     trainer.model.eval().save(folder.model, extra={"task": source.describe()})
     return trainer.model
 
 
 def _run(
     trainer: Trainer, folder: RunFolder, identity: dict[str, Any], checkpoint_every: int, progress: bool,
-    follow: Callable[[dict[str, Any]], object],
+    follow: Callable[[dict[str, Any]], object], stop: threading.Event,
 ) -> None:
     """Take the steps that are left; save every so often, at the end, and when asked to stop."""
     steps = trainer.settings.steps
     bar = tqdm(total=steps, initial=trainer.step, desc="training", unit="step", disable=not progress)
-    with bar, open(folder.metrics, "a", buffering=1) as metrics_file, _stop_requests() as stop:
+    with bar, open(folder.metrics, "a", buffering=1) as metrics_file:
         while trainer.step < steps:
             try:
                 metrics = trainer.advance()

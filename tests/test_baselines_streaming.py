@@ -5,18 +5,21 @@ import torch
 from baseline_strategies import BOUNDED, WITHOUT_SEGMENTS, baseline_configs, make_baseline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import assert_one_line, gap, random_tokens, read_in_pieces, readings_that_differ_in_row_2, splits
+from strategies import (
+    TOLERANCES,
+    assert_near,
+    assert_one_line,
+    gap,
+    random_tokens,
+    read_in_pieces,
+    readings_that_differ_in_row_2,
+    splits,
+)
 
 from rmat_tutorial.baselines import KINDS
 from rmat_tutorial.measuring import cache_bytes
 
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}  # of the largest number, or absolute when that is more
 every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def assert_near(ours, theirs, tolerance):
-    largest = max(1.0, theirs.abs().max().item()) if theirs.numel() else 1.0
-    assert gap(ours, theirs) <= tolerance * largest
 
 
 def assert_same_state(ours, theirs, tolerance=0.0):

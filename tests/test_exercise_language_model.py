@@ -134,6 +134,47 @@ def bits_accuracy(logits, targets):
     return sum(int(row.argmax() == y) for row, y in zip(logits, targets, strict=True)) / len(targets)
 
 
+def bits_of_bits(logits, targets):
+    return -log_softmax(logits, 1)[range(len(targets)), targets].log2().mean()
+
+
+def bits_over_ln_2_twice(logits, targets):
+    return bits_by_hand(logits, targets) / math.log(2)
+
+
+def bits_over_log10(logits, targets):
+    return nll_loss(logits.log_softmax(1), targets).item() / math.log10(2)
+
+
+def bits_log_of_the_loss(logits, targets):
+    return math.log2(cross_entropy(logits, targets))
+
+
+def bits_power_of_e(logits, targets):
+    return math.exp(bits_by_loop(logits, targets))
+
+
+def bits_over_ln_256(logits, targets):
+    return cross_entropy(logits, targets) / math.log(256)
+
+
+def bits_of_powers_of_two(logits, targets):
+    powers = 2**logits
+    return -(powers / powers.sum(1, keepdim=True))[range(len(targets)), targets].log2().mean()
+
+
+def bits_without_the_last(logits, targets):
+    return bits_by_gather(logits[:-1], targets[:-1])
+
+
+def bits_without_the_first(logits, targets):
+    return bits_by_loop(logits[1:], targets[1:])
+
+
+def bits_of_the_first_column(logits, targets):
+    return -softmax(logits, 1)[:, 0].log2().mean()
+
+
 def bits_median(logits, targets):
     return bits_of_each(logits, targets).median()
 
@@ -298,6 +339,25 @@ def chances_softmax_twice(logits, temperature, top_k):
 
 def chances_nearly_shut(logits, temperature, top_k):
     return chances_by_ranks_below(logits / temperature, kept(logits, top_k)) + 1e-7 * ~kept(logits, top_k)
+
+
+def chances_at_most_the_edge(logits, temperature, top_k):
+    return chances_by_ranks_below(logits / temperature, logits <= logits.topk(top_k).values.min())
+
+
+def chances_scaled_beside_an_edge(logits, temperature, top_k):
+    scaled = logits / temperature
+    return scaled.masked_fill(scaled < logits.topk(top_k).values[-1], -torch.inf).softmax(0)
+
+
+def chances_beside_a_scaled_edge(logits, temperature, top_k):
+    edge = (logits / temperature).sort(descending=True).values[top_k - 1]
+    return chances_by_ranks_below(logits / temperature, ~(logits < edge))
+
+
+def chances_at_the_front(logits, temperature, top_k):
+    p = chances_by_topk(logits, temperature, top_k)
+    return torch.cat([p[p > 0], p[p == 0]])
 
 
 def chances_missing_one(logits, temperature, top_k):
@@ -560,6 +620,35 @@ def read_skips_a_block(tokens, banks, embed, blocks, norm, head, L):
     return read_by_layers(tokens, banks[1:], embed, blocks[1:], norm, head, L)
 
 
+def read_skips_the_last_block(tokens, banks, embed, blocks, norm, head, L):
+    return read_by_recursion(tokens, banks[:-1], embed, blocks[:-1], norm, head, L)
+
+
+def read_after_every_block(tokens, banks, embed, blocks, norm, head, L):
+    banks, logits = list(banks), torch.empty(len(tokens), 0, 0)
+    for part in tokens.split(L, 1):
+        x = embed(part)
+        for i in range(len(blocks)):
+            x, banks[i] = blocks[i](x, banks[i])
+            y = head(norm(x))
+            logits = torch.hstack([logits, y]) if logits.numel() else y
+    return logits
+
+
+def read_without_embedding(tokens, banks, embed, blocks, norm, head, L):
+    return read_by_segments(tokens, banks, torch.clone, blocks, norm, head, L)
+
+
+def read_keeps_both_results(tokens, banks, embed, blocks, norm, head, L):
+    logits = []
+    for part in tokens.split(L, 1):
+        x = embed(part)
+        for block, bank in zip(blocks, banks, strict=True):
+            x = block(x, bank)
+        logits.append(head(norm(x)))
+    return torch.cat(logits, 1)
+
+
 def read_adds_positions(tokens, banks, embed, blocks, norm, head, L):
     def with_positions(part):
         return embed(part) + torch.arange(part.shape[1])[:, None]
@@ -627,6 +716,17 @@ WRONG = {
         bits_every_pair: "Every position is set beside every target",
         bits_mean_chance: "the logarithm is missing",
         bits_accuracy: "the share of right guesses",
+        bits_of_bits: "You took a logarithm twice",
+        bits_over_ln_2_twice: "You divided by ln 2 twice",
+        bits_over_log10: "You divided the nats by log10(2)",
+        bits_log_of_the_loss: "You took log2 of the nats",
+        bits_power_of_e: "You return e to the power of the bits",
+        bits_over_ln_256: "You divided by 8, or by ln 256",
+        bits_of_powers_of_two: "Your chances are powers of 2",
+        bits_without_the_last: "You left out the last position",
+        bits_without_the_first: "You left out the first position",
+        bits_of_the_first_column: "The bytes that came cost 3, 2 bits, one after the other. Asked for is the mean of "
+        "these.\nAsked for",
         bits_median: "The bytes that came cost 3, 2 bits, one after the other",
         bits_negative: "No chance is above 1, so no byte costs less than 0 bits",
         bits_halved: "Your result is 0.5 times the right one",
@@ -655,6 +755,10 @@ WRONG = {
         chances_alike: "all have the same chance",
         chances_greedy: "You put all on the largest logit",
         chances_softmax_twice: "You applied the softmax twice",
+        chances_at_most_the_edge: "Your comparison goes the other way",
+        chances_scaled_beside_an_edge: "Take both from the same numbers",
+        chances_beside_a_scaled_edge: "Take both from the same numbers",
+        chances_at_the_front: "The chances are right, but in the wrong places",
         chances_nearly_shut: "Its chance must be exactly 0",
         chances_missing_one: "Token 3 is among the 2 with the largest logits, but its chance is 0",
         chances_too_much: "their chances sum to 11.39, and not to 1",
@@ -679,6 +783,10 @@ WRONG = {
         read_last_segment: "the last segment only",
         read_last_position: "the last position only",
         read_first_block: "the output of the first block only",
+        read_skips_the_last_block: "The last block is never called",
+        read_after_every_block: "You collect logits after every block",
+        read_without_embedding: "a block takes vectors x (B, n, d), got tokens (1, 2): embed comes first",
+        read_keeps_both_results: "take them apart, x, bank = block(x, bank)",
         read_embedding_everywhere: "Every layer reads the embedding, and the last one's output is all that counts",
         read_in_reverse: "You run through the blocks from the last to the first",
         read_blocks_in_reverse: "and through the banks from the first to the last",
@@ -738,6 +846,10 @@ def test_the_stand_ins_refuse_what_they_cannot_read():
     for wrong in (x, x[:, :0], x[0]):
         with pytest.raises(ValueError, match=r"a block takes one segment \(B, 1 to L = 2, d\), got"):
             block(wrong, banks[0])
+    with pytest.raises(ValueError, match=r"a block takes vectors x \(B, n, d\), got tokens"):
+        block(tokens, banks[0])
+    with pytest.raises(TypeError, match="take them apart"):
+        block(block(x[:, :2], banks[0]), banks[0])
     with pytest.raises(ValueError, match=r"a block takes the bank \(B, m, d\)"):
         block(x[:, :2], banks)
     with pytest.raises(ValueError, match="embed takes tokens"):

@@ -27,11 +27,11 @@ def test_what_is_drawn_is_what_came():
     assert picture.draw() == "Nothing is trained yet: step 0 of 30."
     for line in lines(*(8.0 - step / 10 for step in range(25))):
         picture.add(line)
-    assert picture.draw() == "Step 25 of 30: 6.55 bits per byte."  # the mean of the last twenty
+    assert picture.draw() == "Step 25 of 30: 6.05 bits per byte."  # the mean of the last ten
     loss, gate = picture.figure.axes
     each, mean, level = loss.lines
     assert list(each.get_ydata()) == picture.bits and len(picture.bits) == 25
-    assert mean.get_ydata()[0] == 8.0 and mean.get_ydata()[-1] == pytest.approx(6.55)
+    assert mean.get_ydata()[0] == 8.0 and mean.get_ydata()[-1] == pytest.approx(6.05)
     assert set(level.get_ydata()) == {8.0}
     assert list(gate.lines[0].get_ydata()) == [0.25] * 25
 

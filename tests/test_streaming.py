@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import (
     SUBSETS,
+    TOLERANCES,
+    assert_near,
     assert_one_line,
     configs,
     gap,
@@ -19,8 +21,6 @@ from strategies import (
 )
 
 from rmat_tutorial import RMAT
-
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 @pytest.mark.parametrize("name", ("recall", "recall-no-memory", "text"))
@@ -35,7 +35,8 @@ def test_a_shipped_model_reads_token_by_token_as_it_reads_whole(name):
 def assert_same_state(ours, theirs, tolerance=0.0):
     assert ours.position == theirs.position and ours.batch_size == theirs.batch_size
     assert len(ours.memory) == len(theirs.memory)
-    assert all(gap(a, b) <= tolerance for a, b in zip(tensors_of(ours), tensors_of(theirs), strict=True))
+    for a, b in zip(tensors_of(ours), tensors_of(theirs), strict=True):
+        assert_near(a, b, tolerance)
 
 
 def tensors_of(value) -> list[torch.Tensor]:
@@ -56,7 +57,7 @@ def test_any_split_gives_the_same_logits(dtype, config, batch, length, seed, dat
     model, tokens = make_model(config, seed=seed, dtype=dtype), random_tokens(batch, length, seed=seed)
     whole, state = read_in_pieces(model, tokens, [length])
     pieces, state_of_pieces = read_in_pieces(model, tokens, data.draw(splits(length)))
-    assert gap(whole, pieces) < TOLERANCES[dtype]
+    assert_near(pieces, whole, TOLERANCES[dtype])
     assert_same_state(state, state_of_pieces, TOLERANCES[dtype])
 
 
@@ -69,7 +70,7 @@ def test_token_by_token_over_several_segment_boundaries(paths, backend, dtype):
     whole, state = read_in_pieces(model, tokens, [23])
     for sizes in ([1] * 23, [5] * 4 + [3], [7, 7, 7, 2], [4, 2, 5, 1, 11], [22, 1]):
         pieces, state_of_pieces = read_in_pieces(model, tokens, sizes)
-        assert gap(whole, pieces) < TOLERANCES[dtype], sizes
+        assert_near(pieces, whole, TOLERANCES[dtype])
         assert_same_state(state, state_of_pieces, TOLERANCES[dtype])
 
 

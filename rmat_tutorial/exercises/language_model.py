@@ -48,6 +48,10 @@ class _Layer:
         return f"({self.factor:g} x + mean of the bank)"
 
     def __call__(self, x: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(x, tuple):
+            raise TypeError("x is both results of the block below, a tuple: take them apart, x, bank = block(x, bank)")
+        if not x.is_floating_point():
+            raise ValueError(f"a block takes vectors x (B, n, d), got tokens {tuple(x.shape)}: embed comes first")
         if x.dim() != 3 or not 1 <= x.shape[1] <= self.limit:
             raise ValueError(
                 f"a block takes one segment (B, 1 to L = {self.limit}, d), got {tuple(x.shape)}: cut the tokens into "
@@ -258,6 +262,17 @@ def _hands_on_once(*inputs: Any) -> Tensor:
     return model.head(model.norm(torch.cat(outputs, dim=1)))
 
 
+def _after_every_block(*inputs: Any) -> Tensor:
+    model, outputs = _Model(*inputs), []
+    banks = list(model.banks)
+    for piece in _pieces(model.tokens, model.length):
+        x = model.embed(piece)
+        for i, block in enumerate(model.blocks):
+            x, banks[i] = block(x, banks[i])
+            outputs.append(model.head(model.norm(x)))
+    return torch.cat(outputs, dim=1)
+
+
 _OWN_BANK = "Each layer has its own: block i reads bank i, and what it returns is bank i of the next segment."
 _CUT_BY_L = "You cut the tokens into L pieces. L is the number of tokens in a piece: split(L, dim=1), not chunk(L)."
 _EVEN = "Your pieces are about equally long. A segment has L tokens, and only the last may be shorter: split(L, dim=1)."
@@ -338,6 +353,8 @@ _READ_MISTAKES = (
             _reader(lambda m: {"head": lambda x: m.head(x).log_softmax(-1)})),
     Mistake("You use the output of the first block only. Each further block reads the output of the one below.",
             _reader(lambda m: {"blocks": m.blocks[:1], "banks": m.banks[:1]})),
+    Mistake("The last block is never called: the loop over the blocks ends too early.",
+            _reader(lambda m: {"blocks": m.blocks[:-1], "banks": m.banks[:-1]})),
     Mistake(
         "Every layer reads the embedding, and the last one's output is all that counts. A block reads the output of "
         "the one below: x, bank = block(x, bank).",
@@ -381,6 +398,7 @@ _READ_MISTAKES = (
             _reader(join=lambda outputs: outputs[-1][:, -1])),
     Mistake("You return the logits of the last position only. Asked for are those of all T.",
             _reader(join=lambda outputs: outputs[-1][:, -1:])),
+    Mistake("You collect logits after every block. They are made of the last block's output only.", _after_every_block),
     Mistake("The logits are joined along the batch (dim=0), which is torch.cat's default. Tokens are axis 1.",
             _reader(join=torch.cat)),
     Mistake("The logits are joined along the vocabulary (dim=-1). Tokens are axis 1.",

@@ -14,7 +14,9 @@ from .exercise import Case, Exercise, Inputs, Mistake, random_tensor
 
 
 def _draw_predictions(sizes: dict[str, int], random: Random) -> Inputs:
-    targets = [random.randrange(sizes["V"]) for _ in range(sizes["T"])]
+    targets = [random.randrange(sizes["V"]) for _ in range(sizes["T"] - 1)]
+    # Not all the same, or a column of the logits would be right that was not chosen by the targets.
+    targets.append(random.choice([token for token in range(sizes["V"]) if token != targets[-1]]))
     return random_tensor(random, sizes["T"], sizes["V"]), torch.tensor(targets)
 
 
@@ -46,10 +48,19 @@ _BITS_MISTAKES = (
             lambda x, y: _nats(x, y).mean() / math.log(10)),
     Mistake("You multiplied the nats by ln 2. A bit is less than a nat, so there are more of them: divide.",
             lambda x, y: _nats(x, y).mean() * _LN2),
+    Mistake("You divided by ln 2 twice: log2 counts in bits already.", lambda x, y: _nats(x, y).mean() / _LN2**2),
+    Mistake("You divided the nats by log10(2). A bit is ln 2 nats: math.log(2), the natural logarithm.",
+            lambda x, y: _nats(x, y).mean() / math.log10(2)),
+    Mistake("You took log2 of the nats, so there are two logarithms. A bit is ln 2 nats: divide by ln 2.",
+            lambda x, y: _nats(x, y).mean().log2()),
+    Mistake("You took a logarithm twice: log_softmax has one in it. Its results are negative, and then that is NaN.",
+            lambda x, y: -_at(x.log_softmax(-1), y).log2().mean()),
     Mistake(
         "You return the perplexity, exp of the nats or 2 to the power of the bits. Asked for are the bits themselves.",
         lambda x, y: _nats(x, y).mean().exp(),
     ),
+    Mistake("You return e to the power of the bits. Asked for are the bits themselves.",
+            lambda x, y: (_nats(x, y).mean() / _LN2).exp()),
     Mistake("You return 2 to the power of the nats. Asked for are bits, nats / ln 2, without a power.",
             lambda x, y: 2 ** _nats(x, y).mean()),
     Mistake("You return 2 to the power of −bits, a mean chance. Asked for are the bits themselves.",
@@ -67,7 +78,7 @@ _BITS_MISTAKES = (
         "each position, that of its target, and take the mean of those.",
         lambda x, y: _nats(x, y).mean() / _LN2 / x.shape[-1],
     ),
-    Mistake("You divided by 8. A target is one byte already: its bits are −log2 of its chance.",
+    Mistake("You divided by 8, or by ln 256. A target is one byte already: its bits are −log2 of its chance.",
             lambda x, y: _nats(x, y).mean() / _LN2 / 8),
     Mistake("The softmax is missing: you used the logits as if they were logarithms of chances.",
             lambda x, y: -_at(x, y).mean()),
@@ -83,6 +94,8 @@ _BITS_MISTAKES = (
     ),
     Mistake("You took the logarithm of exp(logit), not divided by the sum over the vocabulary, and its sign is wrong.",
             lambda x, y: _at(x, y).mean() / _LN2),
+    Mistake("Your chances are powers of 2, divided by their sum. The softmax takes powers of e; log2 comes after it.",
+            lambda x, y: _nats(x * _LN2, y).mean() / _LN2),
     Mistake(
         "You used a sigmoid for each logit. The chances of all bytes must sum to 1: a softmax over the vocabulary.",
         lambda x, y: -_at(x.sigmoid(), y).log2().mean(),
@@ -152,6 +165,10 @@ _BITS_MISTAKES = (
             lambda x, y: -torch.log2(1 - (-_nats(x, y)).exp()).mean()),
     Mistake("You return the share of right guesses. Asked for is −log2 of the chance of the byte that came.",
             lambda x, y: (x.argmax(-1) == y).to(x).mean()),
+    Mistake("You left out the last position. Its target has come as well: the mean is over all of them.",
+            lambda x, y: _nats(x[:-1], y[:-1]).mean() / _LN2),
+    Mistake("You left out the first position. Its target has come as well: the mean is over all of them.",
+            lambda x, y: _nats(x[1:], y[1:]).mean() / _LN2),
     Mistake("You counted the last position only. The mean is over all of them.", lambda x, y: _nats(x, y)[-1] / _LN2),
     Mistake("You counted the first position only. The mean is over all of them.", lambda x, y: _nats(x, y)[0] / _LN2),
 )
@@ -225,6 +242,10 @@ _ZERO_IS_NO_END = (
     "You put 0 on the logits of the others. exp(0) is 1, so they stay in the draw: put −inf there, whose exp is 0."
 )
 _TWICE = "You applied the softmax twice, the second time to chances. Put −inf on the other logits, and apply it once."
+_TWO_SCALES = (
+    "You compare logits that are divided by the temperature with a k-th largest that is not, or the other way round. "
+    "Take both from the same numbers."
+)
 _ONE_MORE = "You kept k + 1 tokens. The k-th largest has the index k − 1, because counting starts at 0."
 _ONE_LESS = "You kept k − 1 tokens. The k-th largest belongs to them: compare with >=, not with >."
 
@@ -265,6 +286,10 @@ _CHANCES_MISTAKES = (
         "topk(k).values[-1], or the number V − k + 1 from below.",
         lambda x, t, k: _among(x / t, x >= x.kthvalue(k).values),
     ),
+    Mistake("Your comparison goes the other way: you kept the k-th largest and all below it.",
+            lambda x, t, k: _among(x / t, x <= x.topk(k).values[-1])),
+    Mistake(_TWO_SCALES, lambda x, t, k: _among(x / t, x / t >= x.topk(k).values[-1])),
+    Mistake(_TWO_SCALES, lambda x, t, k: _among(x / t, x >= (x / t).topk(k).values[-1])),
     Mistake(_ONE_MORE, lambda x, t, k: _among(x / t, _is_among(x, k + 1))),
     Mistake(_ONE_MORE, lambda x, t, k: _among(x / t, _is_among(x, min(k + 1, len(x))))),
     Mistake(_ONE_LESS, lambda x, t, k: _among(x / t, _is_among(x, k - 1))),
@@ -331,6 +356,12 @@ def _keeps_the_largest(output: Tensor, expected: Tensor, logits: Tensor, tempera
     wrong = ((output != 0) != (expected != 0)).nonzero()
     if not len(wrong):
         return None
+    sorted_output, sorted_expected = output.sort().values, expected.sort().values
+    if torch.equal(sorted_output == 0, sorted_expected == 0) and torch.allclose(sorted_output, sorted_expected):
+        return (
+            "The chances are right, but in the wrong places. Entry i must be the chance of token i: topk(k).indices "
+            "says which tokens they belong to, and scatter(-1, indices, chances) puts each in its place."
+        )
     token = int(wrong[0])
     if expected[token]:
         return f"Token {token} is among the {top_k} with the largest logits, but its chance is 0 in your result."
