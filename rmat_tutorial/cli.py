@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +26,7 @@ from .installed_text import installed_corpus
 from .language_model import LanguageModel
 from .own_text import own_text
 from .runs import RunFolder
-from .tasks import RecallTask, Source
+from .tasks import TASKS, Source
 from .training import TrainingStopped, TrainSettings, train
 
 PROGRAM = "python -m rmat_tutorial"
@@ -34,7 +34,8 @@ SCORE_SEED = 1
 SCORES = ((1, 512), (64, 64))  # length, in longest streams of training, and number of the streams that are scored
 MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "memory_slots", "write_slots")
 MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
-TASK_FIELDS = ("keys", "values", "facts", "noise_tokens", "fact_span")
+TASK_FIELDS = {name: tuple(field.name for field in fields(task)) for name, task in TASKS.items()}
+TASK_OPTIONS = tuple(dict.fromkeys(name for names in TASK_FIELDS.values() for name in names))
 SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "restart", "gate_penalty", "seed")
 IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
 DOCUMENT_FIELDS = ("split", "up_to", "fresh_every", "bank")
@@ -42,14 +43,20 @@ DOCUMENT_FIELDS = ("split", "up_to", "fresh_every", "bank")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What ``train`` does when no option says otherwise: how the shipped checkpoint of that name was made."""
+    """What ``train`` does when no option says otherwise: how the shipped checkpoint of that name was made,
+    where there is one."""
 
     config: RMATConfig
     settings: TrainSettings
 
 
+_TASK_RECIPE = Recipe(RMATConfig(write_slots=8, gate="hard"), TrainSettings())
 RECIPES = {
-    "recall": Recipe(RMATConfig(write_slots=8, gate="hard"), TrainSettings()),
+    **dict.fromkeys(TASKS, _TASK_RECIPE),
+    # A segment must hold the shortest story and its questions.
+    "stories": Recipe(
+        replace(_TASK_RECIPE.config, segment_len=64, chunk_size=16), replace(_TASK_RECIPE.settings, max_segments=8)
+    ),
     "text": Recipe(
         RMATConfig(d_model=96, segment_len=64, chunk_size=16, gate="hard"),
         TrainSettings(steps=3000, batch_size=16, max_segments=8, grow_below=None, gate_penalty=0.0, warmup=200),
@@ -112,7 +119,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-scores", action="store_true", help="do not score the model when it is trained")
     _add_machine(parser)
     parser.add_argument("--seed", type=int, help="of weights, batches and dropout")
-    training = parser.add_argument_group("training (default: as the shipped checkpoint)")
+    training = parser.add_argument_group("training (default: as the shipped checkpoint, where there is one)")
     training.add_argument("--steps", type=int)
     training.add_argument("--batch-size", type=int)
     training.add_argument("--lr", type=float, help="highest learning rate")
@@ -121,20 +128,21 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--restart", type=float, metavar="PROBABILITY",
                           help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
     training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")
-    model = parser.add_argument_group("model (default: as the shipped checkpoint)")
+    model = parser.add_argument_group("model (default: as the shipped checkpoint, where there is one)")
     for name in MODEL_FIELDS:
-        model.add_argument(f"--{name.replace('_', '-')}", type=int)
+        model.add_argument(option_of(name), type=int)
     model.add_argument("--baseline", choices=KINDS, help="train a model of this kind, of the size of the RMAT")
     model.add_argument("--paths", help=f"some of {','.join(PATHS)}, with commas between")
     model.add_argument("--gate", choices=GATES)
     model.add_argument("--carry", choices=CARRIES)
     model.add_argument("--pool", choices=POOLS)
     model.add_argument("--gate-bias", type=float, help="initial bias of the write gate; far above 0 it stays open")
-    task = parser.add_argument_group("recall: the task")
-    for name in ("keys", "values", "facts", "noise_tokens"):
-        task.add_argument(f"--{name.replace('_', '-')}", type=int)
+    task = parser.add_argument_group("tasks: what their streams hold (text has none of these)")
+    for name in TASK_OPTIONS:
+        if name != "fact_span":
+            task.add_argument(option_of(name), type=int, help=tasks_with(name))
     task.add_argument("--fact-span", type=float, nargs=2, metavar=("START", "STOP"),
-                      help="the part of the stream in which facts lie, as fractions, such as 0 0.5")
+                      help="all tasks: the part of the stream in which facts lie, as fractions, such as 0 0.5")
     parser.set_defaults(run=run_train)
 
 
@@ -214,13 +222,14 @@ def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[ModelCon
 
 def training_sources(options: argparse.Namespace, out: Path) -> tuple[Source, Source]:
     """The task or the text that the options ask for, and what its model is scored on."""
-    if options.task == "recall":
+    own = TASK_FIELDS.get(options.task, ())
+    for name in given(options, [name for name in TASK_OPTIONS if name not in own]):
+        raise UsageError(f"{option_of(name)} is for train {tasks_with(name)}")
+    if options.task in TASKS:
         if options.file is not None:
-            raise UsageError("--file is for train text; recall makes its own streams")
-        task = RecallTask(**given(options, TASK_FIELDS))
+            raise UsageError(f"--file is for train text; {options.task} makes its own streams")
+        task = TASKS[options.task](**given(options, own))
         return task, task
-    if foreign := given(options, TASK_FIELDS):
-        raise UsageError(f"--{next(iter(foreign)).replace('_', '-')} is for train recall")
     text = text_of(options.file)
     if options.file is not None and lies_in(out, options.file):
         raise UsageError(f"--out {out} must lie outside of --file {options.file}, or the run changes its own text")
@@ -244,6 +253,15 @@ def text_of(path: Path | None) -> Callable[[str], Corpus]:
     for note in text.notes:
         print(f"note: {text.name}: {note}", file=sys.stderr)
     return text.corpus
+
+
+def option_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def tasks_with(name: str) -> str:
+    """The tasks that have a field of this name."""
+    return ", ".join(task for task, names in TASK_FIELDS.items() if name in names)
 
 
 def given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -304,7 +322,7 @@ def device_name(device: torch.device) -> str:
 def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
     if not options.documents and (foreign := given(options, DOCUMENT_FIELDS)):
-        raise UsageError(f"--{next(iter(foreign)).replace('_', '-')} needs --documents")
+        raise UsageError(f"{option_of(next(iter(foreign)))} needs --documents")
     asked = list(given(options, IN_PLACE))
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]} are two things to measure: give one")
@@ -331,12 +349,10 @@ def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
 def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Namespace) -> Source:
     """What to score a checkpoint on: its task, or text that it was not trained on."""
     match trained_on:
-        case {"kind": "recall", **task}:
-            if options.file is not None:
-                raise UsageError(f"--file is for text models; {options.model} was trained on recall")
-            for name in given(options, IN_PLACE):
-                raise UsageError(f"--{name} is for text models; {options.model} was trained on recall")
-            return RecallTask(**task)
+        case {"kind": kind, **task} if kind in TASKS:
+            for name in given(options, ("file", *IN_PLACE)):
+                raise UsageError(f"--{name} is for text models; {options.model} was trained on {kind}")
+            return TASKS[kind](**task)
         case {"kind": "text", "fingerprint": fingerprint}:
             text = text_of(options.file)
             if options.file is None or text("all").fingerprint == fingerprint:
@@ -394,7 +410,7 @@ def describe_documents(score: DocumentEvaluation) -> str:
 
 
 def describe_source(source: dict[str, Any]) -> str:
-    return "recall" if source["kind"] == "recall" else f"{source['name']}, {source['split']} split"
+    return f"{source['name']}, {source['split']} split" if source["kind"] == "text" else source["kind"]
 
 
 # compare

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .corpora import Corpus
 from .language_model import LanguageModel
-from .tasks import IGNORED, RecallTask, Source
+from .tasks import IGNORED, PlacedTask, Source
 from .validate import require_int, require_seed
 
 PIECE = 512  # tokens read at a time: more would hold more logits at once and not be faster
@@ -71,7 +71,7 @@ class Evaluation:
         positions: how many positions were scored.
         tokens, sequences, seed: length and number of the streams, and what they were drawn from.
         source: the task or the text, as it describes itself.
-        by_distance: for recall, accuracy by the distance from fact to query, in tokens.
+        by_distance: for a task, accuracy by the distance from the fact to the question, in tokens.
     """
 
     metric: str
@@ -157,17 +157,26 @@ def _read(
     device = model.embed.weight.device
     state = None
     start = 0
-    if isinstance(source, RecallTask):
-        distances.begin(rows, source)
-    for piece, targets in source.stream(rows, tokens, PIECE, generator):
+    for piece, targets, back in _pieces(source, rows, tokens, generator):
         logits, state = model(piece.to(device), state)
         scored = targets != IGNORED
         right = score.add(logits[scored.to(device)], targets[scored].to(device))
         _require_finite(score.loss, start + piece.shape[1])
-        if isinstance(source, RecallTask):
-            distances.add(piece, start, right.cpu())
+        if back is not None:
+            distances.add(back[scored], right.cpu())
         start += piece.shape[1]
         bar.update(piece.numel())
+
+
+def _pieces(
+    source: Source, rows: int, tokens: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Tokens, targets and distances of a stream; text knows no distances."""
+    if isinstance(source, PlacedTask):
+        yield from source.pieces(rows, tokens, PIECE, generator)
+    else:
+        for piece, targets in source.stream(rows, tokens, PIECE, generator):
+            yield piece, targets, None
 
 
 class _Distances:
@@ -177,17 +186,8 @@ class _Distances:
         self.tokens = tokens
         self.found: list[tuple[int, bool]] = []
 
-    def begin(self, rows: int, task: RecallTask) -> None:
-        self.task = task
-        self.places = torch.zeros(rows, task.keys, dtype=torch.int64)
-
-    def add(self, piece: Tensor, start: int, right: Tensor) -> None:
-        """Note the facts of a piece that begins at ``start``, and its queries, answered ``right`` in order."""
-        stated, asked = self.task.fact_keys(piece), self.task.query_keys(piece)
-        rows, columns = (stated >= 0).nonzero(as_tuple=True)
-        self.places[rows, stated[rows, columns]] = columns + start
-        rows, columns = (asked >= 0).nonzero(as_tuple=True)
-        distances = columns + start - self.places[rows, asked[rows, columns]]
+    def add(self, distances: Tensor, right: Tensor) -> None:
+        """Note questions whose facts lay ``distances`` ``(n,)`` tokens back, answered ``right`` ``(n,)``."""
         self.found += zip(distances.tolist(), right.tolist(), strict=True)
 
     def summary(self) -> list[dict[str, Any]]:
