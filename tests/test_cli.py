@@ -18,7 +18,7 @@ from rmat_tutorial.baselines import KINDS
 from rmat_tutorial.checkpoints import shipped_checkpoints
 from rmat_tutorial.cli import main
 from rmat_tutorial.runs import RunFolder
-from rmat_tutorial.tasks import RecallTask
+from rmat_tutorial.tasks import TASKS, MQARTask, RecallTask
 from rmat_tutorial.training import TrainSettings
 
 TINY = ["--d-model", "8", "--n-heads", "2", "--segment-len", "8", "--chunk-size", "4", "--memory-slots", "4",
@@ -80,6 +80,33 @@ def test_recall_from_training_to_score(capsys, tmp_path):
         assert result["model"] == str(name)
         assert result["source"] == {"kind": "recall", "keys": 2, "values": 2, "facts": 1, "noise_tokens": 2,
                                     "fact_span": [0.0, 1.0]}
+
+
+@pytest.mark.parametrize(("kind", "fields"), [
+    ("rewrite", {"keys": 2, "values": 3, "keys_used": 1, "writes": 3, "noise_tokens": 2}),
+    ("copy", {"symbols": 3, "passage": 2, "noise_tokens": 2}),
+    ("mqar", {"keys": 2, "values": 3, "pairs": 2, "noise_tokens": 2}),
+    ("stories", {"people": 1, "places": 3, "objects": 1, "moves": 1, "hops": 2}),
+])
+def test_every_task_is_trained_and_its_checkpoint_builds_it_again(capsys, tmp_path, kind, fields):
+    words = [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", value)]
+    arguments = [*TINY, "--segment-len", 24, *words, "--fact-span", 0, "0.9", "--out", tmp_path]
+    status, printed, _ = call(capsys, "train", kind, *arguments)
+    assert status == 0
+    assert f"{kind}: accuracy" in printed
+    wanted = json.loads((tmp_path / "run.json").read_text())["scores"][1]
+    status, printed, _ = call(capsys, *shlex.split(wanted.pop("command"))[3:])
+    assert status == 0
+    result = last_line(printed)
+    assert {key: result[key] for key in wanted} == wanted
+    assert result["source"] == {"kind": kind, **fields, "fact_span": [0.0, 0.9]}
+
+
+def test_a_recipe_has_room_for_its_task():
+    for kind, task in TASKS.items():
+        recipe = cli.RECIPES[kind]
+        assert task().batch(1, recipe.config.segment_len, torch.Generator())[0].shape == (1, recipe.config.segment_len)
+    assert set(cli.RECIPES) == {*TASKS, "text"}
 
 
 def test_the_command_in_the_report_gives_the_same_weights(capsys, tmp_path):
@@ -232,6 +259,12 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["evaluate", "{tmp}/nan.safetensors", "--tokens", "64"], ("the loss is nan",)),
         (["train", "recall", "--file", "{tmp}/notes.txt"], ("--file is for train text",)),
         (["train", "text", "--facts", "3"], ("--facts is for train recall",)),
+        (["train", "text", "--fact-span", "0", "1"], ("--fact-span is for train recall, rewrite, copy",)),
+        (["train", "stories", "--values", "3"], ("--values is for train recall, rewrite, mqar",)),
+        (["train", "copy", "--file", "{tmp}/notes.txt"], ("--file is for train text", "copy makes its own")),
+        (["train", "rewrite", "--writes", "3"], ("writes", "at least keys_used = 4", "got 3")),
+        (["train", "stories", "--segment-len", "40"], ("tokens = 40 is too short: 7 sentences", "use a longer stream")),
+        (["evaluate", "{tmp}/mqar.safetensors", "--documents"], ("--documents is for text models", "on mqar")),
         (["train", "text", "--file", "{tmp}/missing.txt"], ("there is no file or folder", "missing.txt")),
         (["train", "text", "--file", "{tmp}/empty.txt"], ("empty.txt is empty",)),
         (["train", "text", "--file", "{tmp}/nothing"], ("nothing holds no file to read",)),
@@ -273,6 +306,7 @@ def test_what_a_user_can_get_wrong_is_one_line(capsys, tmp_path, arguments, frag
     model = RMAT(RMATConfig(vocab_size=96, d_model=8, n_heads=2, n_layers=1))
     model.save(tmp_path / "untold.safetensors")
     model.save(tmp_path / "recall.safetensors", extra={"task": RecallTask().describe()})
+    model.save(tmp_path / "mqar.safetensors", extra={"task": MQARTask().describe()})
     model.head.weight.data.fill_(float("nan"))
     model.save(tmp_path / "nan.safetensors", extra={"task": RecallTask().describe()})
     status, printed, errors = call(capsys, *(argument.format(tmp=tmp_path) for argument in arguments))

@@ -21,7 +21,7 @@ from rmat_tutorial.baselines import KINDS, matching
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate, evaluate_documents
 from rmat_tutorial.language_model import build
-from rmat_tutorial.tasks import IGNORED, RecallTask
+from rmat_tutorial.tasks import IGNORED, TASKS, RecallTask
 
 TASK = RecallTask(keys=3, values=2, facts=2, noise_tokens=2)
 CONFIG = RMATConfig(vocab_size=TASK.vocab_size, d_model=8, n_heads=2, n_layers=2, segment_len=6, chunk_size=3,
@@ -76,6 +76,22 @@ def test_accuracy_by_distance_counts_every_answer_where_its_fact_lay():
     assert sum(part["answers"] for part in everywhere.by_distance) == everywhere.positions == 80
     right = sum(part["answers"] * part["accuracy"] for part in everywhere.by_distance)
     assert right == pytest.approx(80 * everywhere.value)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_task_is_scored_by_distance(kind, monkeypatch):
+    monkeypatch.setattr(evaluation, "PIECE", 50)
+    task = TASKS[kind](fact_span=(0.1, 0.9))
+    torch.manual_seed(0)
+    score = evaluate(RMAT(replace(CONFIG, vocab_size=task.vocab_size)), task, 200, 12, 3)
+    distances = torch.cat([back for *_, back in task.pieces(12, 200, 50, torch.Generator().manual_seed(3))], dim=1)
+    asked = distances[distances > 0]
+    wanted = {low: int(((low < asked) & (asked <= low + 50)).sum()) for low in (0, 50, 100, 150)}
+    assert {part["above"]: part["answers"] for part in score.by_distance} == {
+        low: count for low, count in wanted.items() if count}
+    right = sum(part["answers"] * part["accuracy"] for part in score.by_distance)
+    assert right == pytest.approx(score.positions * score.value)
+    assert score.positions == len(asked)
 
 
 def test_an_evaluation_leaves_the_model_in_its_mode():

@@ -136,7 +136,7 @@ class PlacedTask(ABC):
             places = "1 place" if stop - first == 1 else f"{stop - first} places"
             raise ValueError(
                 f"tokens = {tokens} is too short: {name} have {places} within fact_span {self.fact_span} before the "
-                f"queries, and take {needed}; use a longer stream or fewer facts"
+                f"questions, and take {needed}; use a longer stream or fewer facts"
             )
         return body % self.cell + first * self.cell, stop - first
 
