@@ -1,5 +1,6 @@
 """What the tests of the tasks share: random ones of every kind, and streams with other facts."""
 
+import strategies  # noqa: F401  (its profile of hypothesis)
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
