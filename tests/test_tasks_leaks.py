@@ -179,6 +179,19 @@ def test_places_order_and_noise_go_with_no_answer(task, feature):
     assert rank_among_shuffled(found, answers[:, 0]) > 0.003
 
 
+@each_task
+def test_facts_are_asked_in_any_order(task):
+    length = long_enough(task) + 12
+    episode = task.episode(4000, length, generator(4))
+    sources = episode.sources[episode.targets != IGNORED].view(4000, -1)
+    if task.kind == "copy":
+        assert (sources.diff(dim=1) == 1).all()
+        return
+    first, second = sources[:, 0], sources[:, 1]
+    different = first != second  # two things may be with one person
+    assert abs(int((first < second)[different].sum()) - int(different.sum()) / 2) < 2 * int(different.sum()) ** 0.5
+
+
 def test_an_answer_that_goes_with_a_place_would_be_found():
     answers = torch.randint(4, (4000,), generator=generator(0))
     places = torch.randint(20, (4000,), generator=generator(1))

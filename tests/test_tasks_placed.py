@@ -85,14 +85,15 @@ def test_facts_lie_in_cells_within_their_span(task, more, seed):
 def test_facts_are_evenly_spread(task):
     # 30 cells; a share of 8 000 rows that is off by four standard deviations would be one in 16 000.
     task, rows = replace(task, fact_span=(0.2, 0.8)), 8000
-    length = 50 * task.cell + 1 + task.question_tokens
     lead = 1 % task.cell
+    length = lead + 50 * task.cell + task.question_tokens
     cells = (task.episode(rows, length, generator(0)).places - lead) // task.cell
     if task.kind == "copy":
         begins, room = cells[:, 0] - 10, 30 - task.passage
         counts, chance = torch.bincount(begins, minlength=room), 1 / room
+        assert len(counts) == room
     else:
-        taken = torch.zeros(rows, 50 + 1, dtype=torch.bool).scatter(1, cells, True)
+        taken = torch.zeros(rows, 50, dtype=torch.bool).scatter(1, cells, True)
         counts, chance = taken.sum(0)[10:40], task._needs()[0] / 30
     expected = rows * chance
     assert (counts - expected).abs().max() < 4 * (expected * (1 - chance)) ** 0.5
