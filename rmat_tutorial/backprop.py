@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .evaluation import Score
-from .language_model import LanguageModel, Output
+from .language_model import LanguageModel, Output, has_nan
 from .state import State
 from .tasks import IGNORED
 from .tracing import collect_gates
@@ -66,6 +66,10 @@ def backpropagate(
         gate_penalty: weight of the mean write gate in the loss; ``None`` leaves the gates out of it.
         precision: ``"bfloat16"`` multiplies matrices in it (torch's autocast). Weights, gradients, residual stream,
             writes to the bank, state and loss keep the dtype of the weights.
+
+    Raises:
+        FloatingPointError: the state contains NaN between two windows.
+        TypeError, ValueError: tokens or state do not fit the model.
     """
     if state is None:
         state = model.init_state(tokens.shape[0])
@@ -106,8 +110,14 @@ class StreamLoss:
     def read(self, tokens: Tensor, state: State) -> Output:
         """The model's output in the chosen precision, logits and state in the dtype of the weights."""
         weight = self.model.embed.weight
-        with torch.autocast(weight.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits, state = self.model(tokens, state)
+        try:
+            with torch.autocast(weight.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                logits, state = self.model(tokens, state)
+        except ValueError:
+            # A model refuses such a state, and to look for it before each window would cost a second time.
+            if any(map(has_nan, state.tensors())):
+                raise FloatingPointError("the state contains NaN") from None
+            raise
         return Output(logits.to(weight.dtype), state.to(weight.dtype))
 
     def share(self, window: Window, state: State) -> tuple[Tensor, State]:
@@ -153,14 +163,13 @@ def _replay(loss: StreamLoss, parts: list[Window], state: State) -> State:
         for tokens, _ in parts[:-1]:
             starts.append((state, random_state(device)))
             state = loss.read(tokens, state).state.leaves()
-    end = _backward(loss, parts[-1], state)
-    drawn = random_state(device)
+    end, draws_after = _backward(loss, parts[-1], state), random_state(device)
     for window in reversed(parts[:-1]):
         following = state
         state, draws = starts.pop()
         set_random_state(device, draws)
         _backward(loss, window, state, following)
-    set_random_state(device, drawn)
+    set_random_state(device, draws_after)
     return end
 
 

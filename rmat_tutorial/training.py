@@ -200,7 +200,7 @@ class Trainer:
         """Take one step; returns its line of metrics.
 
         Raises:
-            TrainingError: the loss or the gradient is not finite. The weights are as before the step.
+            TrainingError: the loss, the gradient or a state is not finite. The weights are as before the step.
         """
         began = time.perf_counter()
         settings = self.settings
@@ -214,13 +214,13 @@ class Trainer:
             places, state = self._rows(length, generator)
             tokens, targets = self.source.read(places, length)
         self.optimizer.zero_grad(set_to_none=True)
-        score, gate, state = self._backpropagate(tokens.to(self.device), targets.to(self.device), state)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        if not (math.isfinite(score.loss) and torch.isfinite(norm)):
-            raise TrainingError(
-                f"step {self.step + 1}: the loss is {score.mean_loss:.4g} and its gradient's norm {norm:.4g}; "
-                "a lower lr or clip may help"
-            )
+        try:
+            score, gate, state = self._backpropagate(tokens.to(self.device), targets.to(self.device), state)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+            if not (math.isfinite(score.loss) and torch.isfinite(norm)):
+                raise FloatingPointError(f"the loss is {score.mean_loss:.4g} and its gradient's norm {norm:.4g}")
+        except FloatingPointError as error:
+            raise TrainingError(f"step {self.step + 1}: {error}; a lower lr or clip may help") from None
         lr = settings.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -436,6 +436,17 @@ def test_every_way_back_resumes_to_the_same_weights(tmp_path, changed, restart, 
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("changed", [{}, {"backprop": "replay"}, {"backprop": "truncated", "backprop_segments": 1}])
+def test_a_state_that_is_not_finite_stops_the_run(changed):
+    trainer = Trainer(CONFIG, TASK, replace(SETTINGS, grow_below=None, **changed))
+    trainer.advance()
+    trainer.model.blocks[0].memory.to_candidate.bias.data.fill_(float("nan"))
+    with pytest.raises(TrainingError) as error:
+        trainer.advance()
+    assert_one_line(str(error.value), "step 2", "the state contains NaN" if changed else "the loss is nan", "lower lr")
+    assert trainer.step == 1
+
+
 def test_what_is_saved_of_a_run_in_bfloat16_is_float32(tmp_path):
     settings = replace(SETTINGS, restart=0.3, max_segments=2, grow_below=None, precision="bfloat16")
     train(replace(CONFIG, vocab_size=256), TEXT, settings, tmp_path, progress=False)
