@@ -267,9 +267,9 @@ def test_only_the_whole_graph_grows_with_the_number_of_segments(way, kind):
 every_kind = pytest.mark.parametrize("kind", ("rmat", *KINDS))
 
 
-def untrained(kind: str) -> LanguageModel:
+def untrained(kind: str, **fields: float) -> LanguageModel:
     """A model as a training begins with it: a scrambled one magnifies what rounding does."""
-    config = RMATConfig(**SMALL)
+    config = RMATConfig(**(SMALL | fields))
     torch.manual_seed(0)
     return build(config if kind == "rmat" else matching(config, kind)).train()
 
@@ -301,6 +301,19 @@ def test_what_lasts_is_float32_in_bfloat16_too(way, kind):
     lasting = [*state.tensors(), *(p.grad for p in model.parameters() if p.grad is not None), *model.parameters()]
     assert {tensor.dtype for tensor in lasting} == {torch.float32}
     assert model(tokens, state).logits.isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "precision", "tolerance"), [
+    (torch.float64, "float32", 1e-10), (torch.float32, "bfloat16", 0.02),
+])
+def test_a_replay_on_cuda_gives_the_gradient_of_the_whole_graph(dtype, precision, tolerance):
+    """Dropout draws from another generator there."""
+    model = untrained("rmat", dropout=0.3).to("cuda", dtype)
+    tokens = random_tokens(2, 23)
+    asked = tokens.cuda(), some_targets(tokens).cuda()
+    whole, replay = (by(model, *asked, **WAYS[way], precision=precision) for way in ("whole", "replay"))
+    assert error(replay, whole) < tolerance
 
 
 def test_a_bank_is_written_in_float32():
