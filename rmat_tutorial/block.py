@@ -137,7 +137,9 @@ class HybridBlock(nn.Module):
         """The bank after a whole segment with output ``hidden`` ``(B, L, d)``; arguments are unchecked."""
         if self.memory is None:
             return None
-        write = self.memory.step(memory, hidden)
+        # In lower precision 1 − z would be 1 for a gate that is nearly shut, and a bank would never fade.
+        with torch.autocast(hidden.device.type, enabled=False):
+            write = self.memory.step(memory, hidden)
         for tap in self.taps:
             tap.written(hidden, write)
         return write.memory

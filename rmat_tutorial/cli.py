@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import torch
 
 from . import comparison, folders
+from .backprop import BACKPROPS, PRECISIONS
 from .baselines import KINDS, matching
 from .benchmark import BANKS, AlteredBank, FreshEvery, costs, long_generation
 from .checkpoints import read_info, shipped_checkpoints
@@ -36,7 +37,8 @@ MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "
 MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
 TASK_FIELDS = {name: tuple(field.name for field in fields(task)) for name, task in TASKS.items()}
 TASK_OPTIONS = tuple(dict.fromkeys(name for names in TASK_FIELDS.values() for name in names))
-SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "restart", "gate_penalty", "seed")
+SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "restart", "gate_penalty", "backprop",
+                   "backprop_segments", "precision", "seed")
 IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
 DOCUMENT_FIELDS = ("split", "up_to", "fresh_every", "bank")
 
@@ -128,6 +130,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--restart", type=float, metavar="PROBABILITY",
                           help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
     training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")
+    training.add_argument("--backprop", choices=BACKPROPS,
+                          help="through the whole stream at once, the same by replay in the memory of one segment, "
+                               "or truncated")
+    training.add_argument("--backprop-segments", type=int, metavar="SEGMENTS",
+                          help="with --backprop truncated: the gradient is cut every so many")
+    training.add_argument("--precision", choices=PRECISIONS, help="of the products of matrices in the forward pass")
     model = parser.add_argument_group("model (default: as the shipped checkpoint, where there is one)")
     for name in MODEL_FIELDS:
         model.add_argument(option_of(name), type=int)

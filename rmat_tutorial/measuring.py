@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -44,6 +46,39 @@ def bytes_kept(function: Callable[..., object], *inputs: Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         function(*inputs)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def peak_bytes_kept(function: Callable[..., object], *inputs: Tensor) -> int:
+    """The most bytes that autograd keeps at one time during a call, which may take backward passes; as ``bytes_kept``.
+
+    What a backward pass has used, and a graph that nothing refers to any more, is no longer kept.
+    """
+    holders: Counter[int] = Counter()  # of the storage at an address
+    kept = peak = 0
+
+    def change(address: int, nbytes: int, by: int) -> None:
+        nonlocal kept, peak
+        before, holders[address] = holders[address], holders[address] + by
+        kept += nbytes * (bool(holders[address]) - bool(before))
+        peak = max(peak, kept)
+
+    def note(tensor: Tensor) -> _Kept:
+        storage, holder = tensor.untyped_storage(), _Kept(tensor.detach())  # the tensor itself would hold its graph
+        place = storage.data_ptr(), storage.nbytes()
+        change(*place, 1)
+        weakref.finalize(holder, change, *place, -1)
+        return holder
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda holder: holder.tensor):
+        function(*inputs)
+    return peak
+
+
+class _Kept:
+    """What a graph holds in place of a tensor, so that it is seen when the graph lets go."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 def fitted_exponent(lengths: Sequence[float], costs: Sequence[float]) -> float:

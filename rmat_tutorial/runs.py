@@ -66,14 +66,19 @@ class RunFolder:
             raise TrainingError(f"{self.state} is damaged and cannot be resumed; start again in another folder")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
-    def read_for(self, identity: dict[str, Any]) -> dict[str, Any]:
+    def read_for(self, identity: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         """What ``save`` wrote, after the check that it was written for this ``identity``.
+
+        Args:
+            settings: the default of each. A run that names no value was begun when there was no such setting, and has
+                the default.
 
         Raises:
             TrainingError: there is no run, it is damaged, or it has other settings.
         """
         state = self.read()
-        if difference := first_difference(state["identity"], identity):
+        saved = state["identity"]
+        if difference := first_difference({**saved, "settings": {**settings, **saved["settings"]}}, identity):
             raise TrainingError(
                 f"{self.path} holds a run with other settings: {difference}; "
                 "resume it with those it was begun with, or start another folder"

@@ -66,6 +66,10 @@ class State:
         """
         return replace(self._map(Tensor.detach), initial=self.initial)
 
+    def leaves(self) -> Self:
+        """The same values, through which no gradient flows back: it stays in the ``grad`` of each tensor."""
+        return replace(self._map(lambda tensor: tensor.detach().requires_grad_()), initial=self.initial)
+
     def to(self, *args: object, **kwargs: object) -> Self:
         """The state on another device or in another dtype; arguments as ``torch.Tensor.to``."""
         return self._map(lambda tensor: tensor.to(*args, **kwargs))

@@ -21,18 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from .backprop import BACKPROPS, PRECISIONS, Reading, backpropagate
 from .config import ModelConfig
 from .corpora import Corpus
-from .evaluation import Score
 from .language_model import LanguageModel, build
 from .runs import RunFolder, TrainingError
 from .state import State
-from .tasks import IGNORED, Source
-from .tracing import collect_gates
-from .validate import require_int, require_number, require_seed
+from .tasks import Source
+from .validate import require_choice, require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
 BAR_HIDES = ("step", "lr", "seconds")
@@ -67,6 +65,11 @@ class TrainSettings:
             had there, detached (truncated back-propagation through time). 1: every row begins anew in every step, the
             only choice for tasks, whose streams end.
         gate_penalty: weight of the mean write gate in the loss, from step ``gate_penalty_from`` on.
+        backprop: through the ``"whole"`` stream at once; the same gradient by ``"replay"``, in the memory of one
+            segment; or ``"truncated"``, cut every ``backprop_segments`` segments. See ``backprop.py``.
+        backprop_segments: of ``"truncated"``, and ``None`` otherwise.
+        precision: ``"float32"``, or ``"bfloat16"`` for the products of matrices in the forward pass. Weights,
+            optimiser, writes to the bank, state, loss and checkpoints are float32 in both.
         seed: of weights, batches and dropout.
     """
 
@@ -81,6 +84,9 @@ class TrainSettings:
     restart: float = 1.0
     gate_penalty: float = 3.0
     gate_penalty_from: int = 500
+    backprop: str = "whole"
+    backprop_segments: int | None = None
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,6 +103,15 @@ class TrainSettings:
             raise ValueError(f"restart must be a probability, from 0 to 1, got {self.restart}")
         if self.grow_below is not None:
             require_number("grow_below", self.grow_below, 0.0, above=True)
+        require_choice("backprop", self.backprop, BACKPROPS)
+        if self.backprop == "truncated":
+            require_int("backprop_segments", self.backprop_segments, 1)
+        elif self.backprop_segments is not None:
+            raise ValueError(
+                f"backprop_segments must be None with backprop {self.backprop!r}, it belongs to 'truncated'; "
+                f"got {self.backprop_segments!r}"
+            )
+        require_choice("precision", self.precision, PRECISIONS)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of ``step``, counted from 0."""
@@ -165,6 +180,11 @@ class Trainer:
             raise TrainingError(
                 f"restart must be 1 for {source.describe()['kind']}, whose streams end, got {settings.restart}"
             )
+        if settings.backprop == "replay" and config.kind == "full":
+            raise TrainingError(
+                "backprop must be 'whole' or 'truncated' for kind 'full', got 'replay', which keeps a state for each "
+                "segment, and here a state has the keys and values of all tokens before"
+            )
         self.source, self.settings, self.device = source, settings, torch.device(device)
         torch.manual_seed(settings.seed)
         self.model = build(config).to(self.device)
@@ -180,7 +200,7 @@ class Trainer:
         """Take one step; returns its line of metrics.
 
         Raises:
-            TrainingError: the loss or the gradient is not finite. The weights are as before the step.
+            TrainingError: the loss, the gradient or a state is not finite. The weights are as before the step.
         """
         began = time.perf_counter()
         settings = self.settings
@@ -193,21 +213,20 @@ class Trainer:
         else:
             places, state = self._rows(length, generator)
             tokens, targets = self.source.read(places, length)
-        score, loss, gate, state = self._loss(tokens.to(self.device), targets.to(self.device), state)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        if not (math.isfinite(score.loss) and torch.isfinite(norm)):
-            raise TrainingError(
-                f"step {self.step + 1}: the loss is {score.mean_loss:.4g} and its gradient's norm {norm:.4g}; "
-                "a lower lr or clip may help"
-            )
+        try:
+            score, gate, state = self._backpropagate(tokens.to(self.device), targets.to(self.device), state)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+            if not (math.isfinite(score.loss) and torch.isfinite(norm)):
+                raise FloatingPointError(f"the loss is {score.mean_loss:.4g} and its gradient's norm {norm:.4g}")
+        except FloatingPointError as error:
+            raise TrainingError(f"step {self.step + 1}: {error}; a lower lr or clip may help") from None
         lr = settings.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         if places is not None:
-            self.streams = Streams(places + length, state.detach())
+            self.streams = Streams(places + length, state)
         self.step += 1
         metrics = {"step": self.step, "loss": score.mean_loss, self.source.metric: score.value(self.source.metric),
                    "segments": segments, "max_segments": self.curriculum.segments, "gate": gate, "lr": lr,
@@ -225,23 +244,15 @@ class Trainer:
         begins |= places + length >= len(self.source)  # the last target is one byte further
         return torch.where(begins, anew, places), state.reset(begins)
 
-    def _loss(
-        self, tokens: Tensor, targets: Tensor, state: State | None
-    ) -> tuple[Score, Tensor, float | None, State]:
-        """Score, loss to minimise, and mean write gate (``None`` without gates) of a batch, and the state after it."""
+    def _backpropagate(self, tokens: Tensor, targets: Tensor, state: State | None) -> Reading:
+        """Read a batch and leave its gradient in the parameters."""
         self.model.train()
-        with collect_gates(self.model) as gates:
-            logits, state = self.model(tokens, state)
-        scored = targets != IGNORED
-        score = Score()
-        score.add(logits.detach()[scored], targets[scored])
-        loss = cross_entropy(logits[scored], targets[scored])
-        if not gates:
-            return score, loss, None, state
-        gate = torch.stack(gates).mean()
-        if self.step >= self.settings.gate_penalty_from:
-            loss = loss + self.settings.gate_penalty * gate
-        return score, loss, gate.item(), state
+        settings = self.settings
+        return backpropagate(
+            self.model, tokens, targets, state, backprop=settings.backprop,
+            backprop_segments=settings.backprop_segments, precision=settings.precision,
+            gate_penalty=settings.gate_penalty if self.step >= settings.gate_penalty_from else None,
+        )
 
     def state(self) -> dict[str, Any]:
         """All that ``restore`` needs."""
@@ -311,7 +322,7 @@ def train(
     with _stop_requests() as stop:
         trainer = Trainer(config, source, settings, device)
         if resume:
-            trainer.restore(folder.read_for(identity))
+            trainer.restore(folder.read_for(identity, asdict(TrainSettings())))
         elif folder.holds_a_run():
             raise TrainingError(f"{folder.path} holds a run already; resume it, or give another folder")
         else:

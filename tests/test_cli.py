@@ -206,13 +206,15 @@ def test_options_reach_model_task_and_settings(capsys, tmp_path):
     out = tmp_path / "run"
     call(capsys, *RECALL, "--out", out, "--paths", "full,chunk", "--gate", "sigmoid", "--carry", "oldest",
          "--pool", "mean", "--gate-bias", "-1.5", "--fact-span", "0.25", "0.75", "--lr", "0.01",
-         "--gate-penalty", "0.1")
+         "--gate-penalty", "0.1", "--backprop", "truncated", "--backprop-segments", "1", "--precision", "bfloat16")
     identity = RunFolder(out).read()["identity"]
     config, settings = identity["config"], identity["settings"]
     assert (config["paths"], config["gate"], config["carry"]) == (["full", "chunk"], "sigmoid", "oldest")
     assert (config["pool"], config["gate_bias"]) == ("mean", -1.5)
     assert (config["d_model"], config["n_heads"], config["segment_len"]) == (8, 2, 8)
     assert (settings["lr"], settings["gate_penalty"], settings["steps"]) == (0.01, 0.1, 4)
+    assert (settings["backprop"], settings["backprop_segments"]) == ("truncated", 1)
+    assert settings["precision"] == "bfloat16"
     assert identity["source"]["fact_span"] == [0.25, 0.75]
 
 
@@ -283,6 +285,12 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["train", "recall", "--steps", "0"], ("steps", "got 0")),
         (["train", "recall", "--lr", "nan"], ("lr", "nan")),
         (["train", "recall", "--seed", "-1"], ("seed", "-1")),
+        (["train", "recall", "--backprop", "some"], ("--backprop", "'some'")),
+        (["train", "recall", "--backprop", "truncated"], ("backprop_segments", "int", "None")),
+        (["train", "recall", "--backprop-segments", "4"], ("backprop_segments must be None", "'whole'", "got 4")),
+        (["train", "recall", "--out", "{tmp}/new", "--baseline", "full", "--backprop", "replay"],
+         ("backprop must be", "'full'")),
+        (["train", "recall", "--precision", "half"], ("--precision", "'half'")),
         (["train", "recall", "--checkpoint-every", "0"], ("checkpoint_every", "got 0")),
         (["train", "recall", "--out", "{tmp}/new", "--resume"], ("nothing to resume", "state.pt")),
         (["train", "recall", "--out", "{tmp}/notes.txt/run"], ("notes.txt",)),

@@ -20,7 +20,7 @@ LAYERS = (
     "model",
     "baselines",
     "tracing",
-    "training evaluation",
+    "backprop training evaluation",
     "benchmark jobs",
     "comparison",
     "plots canvas exercises",
@@ -31,7 +31,7 @@ LAYERS = (
 )
 HEIGHT = {module: height for height, line in enumerate(LAYERS) for module in line.split()}
 # What knows nothing of models, however high it stands.
-MODELS = ("block", "language_model", "model", "baselines", "tracing", "training")
+MODELS = ("block", "language_model", "model", "baselines", "tracing", "backprop", "training")
 FREE_OF_MODELS = ("kernels", "tasks", "corpora", "own_text", "installed_text", "runs", "exercises", "progress")
 
 

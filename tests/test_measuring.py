@@ -17,6 +17,7 @@ from rmat_tutorial.measuring import (
     fitted_exponent,
     influence,
     leaks,
+    peak_bytes_kept,
     processor_seconds,
 )
 
@@ -46,6 +47,20 @@ def test_tensors_that_are_freed_on_the_way_are_no_mistake():
         return [(x * factor).exp().sum().detach() for factor in range(20)]
 
     assert bytes_kept(many, torch.randn(1000, requires_grad=True)) == 20 * 4000
+
+
+def test_the_peak_is_of_what_is_kept_at_one_time():
+    x = torch.randn(1000, requires_grad=True)
+
+    def one_after_the_other(x):
+        for _ in range(20):
+            x.exp().exp().sum().backward()
+
+    assert peak_bytes_kept(one_after_the_other, x) == 8000
+    assert bytes_kept(one_after_the_other, x) == 20 * 8000
+    assert peak_bytes_kept(lambda x: sum(x.exp() for _ in range(20)).sum().backward(), x) == 20 * 4000
+    assert peak_bytes_kept(lambda x: [(x * factor).exp().sum().detach() for factor in range(20)], x) <= 2 * 4000 + 64
+    assert peak_bytes_kept(lambda x: x * x + x * x, x) == 4000, "one storage, however often it is held"
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2, 3])

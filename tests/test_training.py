@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from rmat_tutorial.checkpoints import read_info
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate
 from rmat_tutorial.tasks import RecallTask
+from rmat_tutorial.tracing import collect_gates
 from rmat_tutorial.training import Curriculum, RunFolder, Trainer, TrainingError, TrainingStopped, TrainSettings, train
 
 TASK = RecallTask(keys=3, values=2, facts=2, noise_tokens=2)
@@ -96,7 +97,7 @@ import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
 import test_training as t
-from dataclasses import replace
+from dataclasses import asdict, replace
 t.run(t.Path(sys.argv[1]), replace(t.SETTINGS, steps=120), checkpoint_every=7)
 """
     process = subprocess.Popen([sys.executable, "-c", code, str(out)], cwd=Path(__file__).parent.parent)
@@ -264,16 +265,21 @@ def test_training_learns(tmp_path):
 def test_the_loss_is_that_of_the_answers_alone_and_the_penalty_begins_on_time():
     trainer = Trainer(replace(CONFIG, dropout=0.0), TASK, replace(SETTINGS, gate_penalty=0.5))
     tokens, targets = TASK.batch(3, 12, torch.Generator().manual_seed(0))
-    logits = trainer.model(tokens).logits
+    parameters = list(trainer.model.parameters())
+    with collect_gates(trainer.model) as gates:
+        logits = trainer.model(tokens).logits
     answers = cross_entropy(logits[:, -2:].flatten(0, 1), targets[:, -2:].flatten())
-    score, loss, gate, _ = trainer._loss(tokens, targets, None)
-    assert score.positions == 6
-    torch.testing.assert_close(loss, answers)
-    assert score.mean_loss == pytest.approx(answers.item())
-    trainer.step = SETTINGS.gate_penalty_from
-    _, penalised, *_ = trainer._loss(tokens, targets, None)
-    assert penalised.item() == pytest.approx(loss.item() + 0.5 * gate)
-    assert 0 < gate < 1
+    mean_gate = torch.stack(gates).mean()
+    for step, loss in ((SETTINGS.gate_penalty_from - 1, answers),
+                       (SETTINGS.gate_penalty_from, answers + 0.5 * mean_gate)):
+        trainer.step = step
+        trainer.optimizer.zero_grad()
+        score, gate, _ = trainer._backpropagate(tokens, targets, None)
+        assert score.positions == 6
+        assert score.mean_loss == pytest.approx(answers.item())
+        assert gate == pytest.approx(mean_gate.item()) and 0 < gate < 1
+        wanted = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        torch.testing.assert_close([parameter.grad for parameter in parameters], list(wanted))
 
 
 def test_a_model_without_memory_has_no_gate(tmp_path):
@@ -359,6 +365,12 @@ def test_steps_and_seeds_do_not_share_their_randomness():
         ({"gate_penalty": -0.1}, ("gate_penalty", "-0.1")),
         ({"restart": 1.5}, ("restart", "from 0 to 1", "1.5")),
         ({"restart": -0.1}, ("restart", "-0.1")),
+        ({"backprop": "replayed"}, ("backprop", "'whole', 'replay', 'truncated'", "'replayed'")),
+        ({"backprop": "truncated"}, ("backprop_segments", "int", "None")),
+        ({"backprop": "truncated", "backprop_segments": 0}, ("backprop_segments", "at least 1", "got 0")),
+        ({"backprop": "replay", "backprop_segments": 2}, ("backprop_segments must be None", "'replay'", "got 2")),
+        ({"backprop_segments": 2}, ("backprop_segments must be None", "'whole'", "'truncated'", "got 2")),
+        ({"precision": "float16"}, ("precision", "'float32', 'bfloat16'", "'float16'")),
         ({"seed": -1}, ("seed", "-1")),
         ({"warmup": True}, ("warmup", "True")),
     ],
@@ -381,6 +393,91 @@ def test_a_source_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
             train(out=tmp_path / "run", progress=False, **arguments)
         assert_one_line(str(error.value), *fragments)
     assert not (tmp_path / "run").exists()
+
+
+# Through many segments.
+
+
+def test_a_run_that_replays_takes_the_steps_of_one_that_does_not(tmp_path, unbroken):
+    model = run(tmp_path, replace(SETTINGS, backprop="replay"))
+    for ours, theirs in zip(timeless(tmp_path), timeless(unbroken[0]), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for ours, theirs in zip(model.parameters(), unbroken[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-3)  # half the highest learning rate
+
+
+@pytest.mark.parametrize(("segments", "taught"), [(1, False), (2, True)])
+def test_with_a_cut_at_each_segment_nothing_teaches_a_write(segments, taught):
+    cut = {"grow_below": None, "backprop": "truncated", "backprop_segments": segments}
+    trainer = Trainer(CONFIG, TASK, replace(SETTINGS, **cut))
+    trainer.advance()
+    assert (trainer.model.blocks[0].memory.to_candidate.weight.grad is not None) == taught
+
+
+@pytest.mark.parametrize("changed", [
+    {"backprop": "replay"},
+    {"backprop": "truncated", "backprop_segments": 2},
+    {"precision": "bfloat16"},
+    {"backprop": "replay", "precision": "bfloat16"},
+])
+@pytest.mark.parametrize("restart", [0.3, 1.0])
+def test_every_way_back_resumes_to_the_same_weights(tmp_path, changed, restart, monkeypatch):
+    settings = replace(SETTINGS, steps=8, grow_below=None, max_segments=3, restart=restart, **changed)
+
+    def run_text(out: Path, **options) -> LanguageModel:
+        return train(replace(CONFIG, vocab_size=256), TEXT, settings, out, progress=False, checkpoint_every=3,
+                     **options)
+
+    whole = run_text(tmp_path / "whole")
+    with failing_after(5, monkeypatch):
+        run_text(tmp_path / "run")
+    torch.manual_seed(99)
+    assert_same_weights(run_text(tmp_path / "run", resume=True), whole)
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("changed", [{}, {"backprop": "replay"}, {"backprop": "truncated", "backprop_segments": 1}])
+def test_a_state_that_is_not_finite_stops_the_run(changed):
+    trainer = Trainer(CONFIG, TASK, replace(SETTINGS, grow_below=None, **changed))
+    trainer.advance()
+    trainer.model.blocks[0].memory.to_candidate.bias.data.fill_(float("nan"))
+    with pytest.raises(TrainingError) as error:
+        trainer.advance()
+    assert_one_line(str(error.value), "step 2", "the state contains NaN" if changed else "the loss is nan", "lower lr")
+    assert trainer.step == 1
+
+
+def test_what_is_saved_of_a_run_in_bfloat16_is_float32(tmp_path):
+    settings = replace(SETTINGS, restart=0.3, max_segments=2, grow_below=None, precision="bfloat16")
+    train(replace(CONFIG, vocab_size=256), TEXT, settings, tmp_path, progress=False)
+    assert timeless(tmp_path)[-1]["loss"] < timeless(tmp_path)[0]["loss"]
+    state = RunFolder(tmp_path).read()
+    moments = [tensor for entry in state["optimizer"]["state"].values() for tensor in entry.values()]
+    weights = LanguageModel.from_checkpoint(tmp_path / "model.safetensors").state_dict()
+    for tensor in (*state["model"].values(), *moments, *state["streams"]["state"]["memory"], *weights.values()):
+        assert tensor.dtype == torch.float32
+
+
+def test_only_full_attention_is_not_replayed():
+    settings = replace(READING, backprop="replay")
+    for kind in set(KINDS) - {"full"}:
+        Trainer(matching(TEXT_CONFIG, kind), TEXT, settings)
+    with pytest.raises(TrainingError) as error:
+        Trainer(matching(TEXT_CONFIG, "full"), TEXT, settings)
+    assert_one_line(str(error.value), "backprop must be 'whole' or 'truncated'", "'full'", "got 'replay'")
+
+
+def test_a_run_that_was_begun_before_a_setting_existed_has_its_default(tmp_path, unbroken):
+    folder = RunFolder(tmp_path)
+    trainer = Trainer(CONFIG, TASK, SETTINGS)
+    identity = {"config": CONFIG.to_dict(), "source": json.loads(json.dumps(TASK.describe())),
+                "settings": asdict(SETTINGS)}
+    for name in ("backprop", "backprop_segments", "precision"):
+        del identity["settings"][name]
+    folder.save(trainer.state(), json.loads(json.dumps(identity)))
+    with pytest.raises(TrainingError, match=r"precision was 'float32', is 'bfloat16'"):
+        run(tmp_path, replace(SETTINGS, precision="bfloat16"), resume=True)
+    assert_same_weights(run(tmp_path, resume=True), unbroken[1])
 
 
 # Rows that read on.
