@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -118,19 +118,24 @@ class AlteredBank(nn.Module):
 # Costs.
 
 
-def costs(model: LanguageModel, source: Source, settings: TrainSettings) -> dict[str, Any]:
+def costs(
+    model: LanguageModel, source: Source, settings: TrainSettings, read_tokens: Sequence[int] = READ_TOKENS
+) -> dict[str, Any]:
     """What the model costs on this machine, for json.
 
     Args:
         source: what steps of training are taken on, by a new model of the same configuration.
         settings: of the training; they give the size of a batch.
+        read_tokens: how many tokens are read before some are generated.
 
     Returns:
-        ``parameters``; ``training`` and ``generation`` (of one row, a dict for each of ``READ_TOKENS`` tokens read
-        before), with ``tokens_per_second`` of processor time, and ``peak_bytes``, how far the process grew meanwhile
+        ``parameters``; ``training`` and ``generation`` (of one row, a dict for each of ``read_tokens``), with
+        ``tokens_per_second`` of processor time, and ``peak_bytes``, how far the process grew meanwhile
         (``None`` where the system does not say); and ``state_bytes`` of one row. Peaks are right in a fresh process.
     """
-    generation = [_generation_costs(model, read) for read in READ_TOKENS]
+    for read in read_tokens:
+        require_int("read_tokens", read, 1)
+    generation = [_generation_costs(model, read) for read in read_tokens]
     trainer = Trainer(model.config, source, settings)
     peak = peak_bytes(trainer.advance)
     seconds = median(processor_seconds(trainer.advance) for _ in range(REPEATS))

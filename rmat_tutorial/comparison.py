@@ -57,6 +57,7 @@ class Plan:
             where full attention fails at any learning rate.
         up_to: how far documents are read in the scores.
         restart: probability with which a row begins anew, in the entries that read on.
+        read_tokens: how many bytes are read before the costs of generation are measured.
         generated: bytes of a long generation of the RMAT.
         segment_len, max_segments: of the recipe; full attention is also scored with no more past than in training.
         words: further words of each ``train text`` command.
@@ -70,6 +71,7 @@ class Plan:
     rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
     tuning_up_to: int = 512
     up_to: int = 32768
+    read_tokens: tuple[int, ...] = READ_TOKENS
     generated: int = 100_000
     restart: float = 0.125
     segment_len: int = 64
@@ -111,7 +113,9 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(seeds=(0,), steps=30, rates=(2e-3,), up_to=1024, generated=2000, quick=True)
+QUICK = Plan(
+    seeds=(0,), steps=30, rates=(2e-3,), up_to=1024, read_tokens=(READ_TOKENS[0], 1024), generated=2000, quick=True
+)
 
 
 def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progress: bool = True) -> dict[str, Any]:
@@ -224,7 +228,9 @@ def _runs(
 
 def _costs(plan: Plan, first: dict[str, Training], desk: Desk) -> dict[str, dict[str, Any]]:
     """What each kind costs, alone on the machine, and ``ratio``: each cost over that of the RMAT, where it is known."""
-    jobs = {kind: Scoring(f"costs-{kind}", plan.score_words(run.name, "--costs")) for kind, run in first.items()}
+    read = () if plan.read_tokens == READ_TOKENS else ("--read", *map(str, plan.read_tokens))
+    options = ("--costs", *read)
+    jobs = {kind: Scoring(f"costs-{kind}", plan.score_words(run.name, *options)) for kind, run in first.items()}
     desk.do(jobs.values(), side_by_side=1)
     found = {kind: {**desk.result(job)["costs"], "command": job.command} for kind, job in jobs.items() if desk.has(job)}
     reference = dict(found.get(RMAT_KIND, {}))
@@ -281,17 +287,24 @@ def describe(result: dict[str, Any]) -> str:
                            for _, low, high in RANGES)])
     lines += [f"{row[0]:24}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows]
     lines.append("")
-    rows = [["over those of the RMAT", "training speed", "training peak", f"speed at {READ_TOKENS[-1]:,}",
-             f"state at {READ_TOKENS[0]:,}", f"state at {READ_TOKENS[-1]:,}"]]
+    lines += [f"{row[0]:24}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in _cost_rows(result)]
+    lines += [f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"]]
+    return "\n".join(lines)
+
+
+def _cost_rows(result: dict[str, Any]) -> list[list[str]]:
+    """A row for each kind whose costs are known, below a heading; none without any."""
+    rows: list[list[str]] = []
     for model in {model["kind"]: model for model in result["models"].values()}.values():
         if (costs := model["costs"]) and (ratio := costs["ratio"]):
             early, *_, late = ratio["generation"]
+            if not rows:
+                rows = [["over those of the RMAT", "training speed", "training peak", f"speed at {late['read']:,}",
+                         f"state at {early['read']:,}", f"state at {late['read']:,}"]]
             rows.append([model["kind"], *(_ratio(value) for value in (
                 ratio["training"].get("tokens_per_second"), ratio["training"].get("peak_bytes"),
                 late.get("tokens_per_second"), early.get("state_bytes"), late.get("state_bytes")))])
-    lines += [f"{row[0]:24}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in rows]
-    lines += [f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"]]
-    return "\n".join(lines)
+    return rows
 
 
 def _spread(values: Sequence[float | None]) -> str:

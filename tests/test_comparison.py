@@ -52,7 +52,10 @@ elif "--generate" in words:
     print(json.dumps({"generation": [{"from": 0, "to": int(words[words.index("--generate") + 1])}], "device": "one"}))
 elif "--costs" in words:
     part = {"tokens_per_second": 10.0 + len(name), "peak_bytes": None}
-    generation = [{"read": read, "state_bytes": 4, **part} for read in (64, 4096, 32768)]
+    read_tokens = (64, 4096, 32768)
+    if "--read" in words:
+        read_tokens = map(int, words[words.index("--read") + 1 : words.index("--json")])
+    generation = [{"read": read, "state_bytes": 4, **part} for read in read_tokens]
     print(json.dumps({"costs": {"parameters": 5, "training": part, "generation": generation}}))
 else:
     best = "0.004" if "window" in name else "0.002"
@@ -181,6 +184,8 @@ def test_a_trial_says_so_and_tunes_nothing(stand_in, tmp_path, capsys):
     assert {len(model["tuning"]) for model in result["models"].values()} == {0}
     assert result["command"].startswith("python -m rmat_tutorial compare --quick")
     assert {"device", "threads", "versions"} <= set(result)
+    reads = [part["read"] for part in result["models"]["full"]["costs"]["generation"]]
+    assert reads == list(QUICK.read_tokens) and reads[-1] < 4096  # what is read takes the time of a trial
     assert "bits per byte" in capsys.readouterr().out
 
 
@@ -306,9 +311,10 @@ def test_each_variant_and_split_is_a_score_of_its_own(capsys, trained, texts):
 
 def test_costs_are_printed_as_json(capsys, trained, texts, monkeypatch):
     monkeypatch.setattr("rmat_tutorial.measuring.LEAST_SECONDS", 0.001)
-    status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--costs")
+    status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--costs", "--read", "64", "100")
     assert status == 0
     assert set(found["costs"]) == {"parameters", "training", "generation"}
+    assert [part["read"] for part in found["costs"]["generation"]] == [64, 100]
     status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--generate", "60")
     assert status == 0
     assert [part["to"] for part in found["generation"]][-1] == 60
@@ -321,6 +327,8 @@ def test_costs_are_printed_as_json(capsys, trained, texts, monkeypatch):
     ("rmat", ["--documents", "--costs"], "--documents and --costs"),
     ("rmat", ["--costs", "--generate", "60"], "--costs and --generate"),
     ("rmat", ["--generate", "0"], "tokens must be at least 50"),
+    ("rmat", ["--read", "64"], "--read needs --costs"),
+    ("rmat", ["--costs", "--read", "0"], "read_tokens must be at least 1"),
     ("rmat", ["--documents", "--bank", "zeroed", "--fresh-every", "8"], "give one"),
     ("rmat", ["--documents", "--fresh-every", "0"], "at least 1"),
     ("rmat", ["--documents", "--up-to", "0"], "edges"),
