@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -131,7 +134,7 @@ def costs(
     Returns:
         ``parameters``; ``training`` and ``generation`` (of one row, a dict for each of ``read_tokens``), with
         ``tokens_per_second`` of processor time, and ``peak_bytes``, how far the process grew meanwhile
-        (``None`` where the system does not say); and ``state_bytes`` of one row. Peaks are right in a fresh process.
+        (``None`` where the system does not say); and ``state_bytes`` of one row.
     """
     for read in read_tokens:
         require_int("read_tokens", read, 1)
@@ -197,8 +200,10 @@ def long_generation(model: LanguageModel, tokens: int, progress: bool = True) ->
 def peak_bytes(function: Callable[[], object]) -> int | None:
     """How far the resident memory of this process rises above where it is, at most, during a call.
 
-    ``None`` where the system does not say. What was freed before and kept by the allocator is used again, unseen.
+    ``None`` where the system does not say. With an allocator other than glibc's, what was freed before may be used
+    again, unseen.
     """
+    _give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (man 5 proc)
     except OSError:
@@ -207,6 +212,13 @@ def peak_bytes(function: Callable[[], object]) -> int | None:
     before = resident_bytes()
     function()
     return max(0, resident_bytes("VmHWM") - before)
+
+
+def _give_back() -> None:
+    """Let the system have what was freed, where the C library is glibc."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def resident_bytes(name: str = "VmRSS") -> int | None:

@@ -148,7 +148,7 @@ def test_the_result_has_every_entry(stand_in, tmp_path):
             assert str(tmp_path) not in one["command"]
     # Each command was run once: the best of the first seed's trainings is the first seed's run.
     commands = [line.split()[0] for line in journal(folder)]
-    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 6 + 2 * 2, 6 * 3 + 2 * 15 + 6 + 1)
+    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 6 + 2 * 2, 6 * 3 + 2 * 15 + 3 * 6 + 1)
     generation = result["long_generation"]
     assert generation["parts"] == [{"from": 0, "to": 100}]
     assert shlex.split(generation["command"])[3:] == ["evaluate", "rmat-0.002-0", "--generate", "100", "--json"]
@@ -159,6 +159,19 @@ def test_the_result_has_every_entry(stand_in, tmp_path):
     assert [one["read"] for one in ratio["generation"]] == [64, 4096, 32768]
     ratio = result["models"]["transformer-xl"]["costs"]["ratio"]
     assert ratio["training"]["tokens_per_second"] == pytest.approx(32 / 22)
+
+
+def test_a_cost_is_the_median_of_its_rounds_and_a_ratio_that_of_the_ratios():
+    assert comparison.medians([{"a": [1, {"b": 5.0}], "c": 1}, {"a": [9, {"b": 1.0}]}, {"a": [2, {"b": 3.0}]}]) == {
+        "a": [2, {"b": 3.0}]}
+    assert comparison.medians([None, 2.0, 3.0]) is None
+
+
+def test_costs_are_measured_in_turn(stand_in, tmp_path):
+    folder = tmp_path / "out"
+    run(folder)
+    kinds = [line.split()[1].split("-0.00")[0] for line in journal(folder) if "--costs" in line]
+    assert kinds == ["rmat", *KINDS] * 3
 
 
 def test_the_rate_that_is_best_on_validation_is_used(stand_in, tmp_path):

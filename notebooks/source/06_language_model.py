@@ -39,15 +39,14 @@ import torch
 from ipywidgets import FloatSlider, IntSlider, Textarea
 from torch import Tensor
 
-from rmat_tutorial import RMAT, RMATConfig, block, evaluation, sampling
+from rmat_tutorial import RMAT, RMATConfig, block, comparison, evaluation, sampling
 from rmat_tutorial.baselines import KINDS, count_parameters, matching
-from rmat_tutorial.comparison import describe
 from rmat_tutorial.corpora import CorpusError, split_of
 from rmat_tutorial.exercises import check
 from rmat_tutorial.folders import data, home
 from rmat_tutorial.installed_text import installed_corpus, installed_document, installed_modules
 from rmat_tutorial.own_text import own_text
-from rmat_tutorial.pictures.comparison import Reading, cost_bars, difference_lines, differences, generation_lines
+from rmat_tutorial.pictures.comparison import Reading, cost_bars, difference_lines, generation_lines
 from rmat_tutorial.pictures.generation import NextByte, WritingPlayground
 from rmat_tutorial.pictures.training import TrainingView
 from rmat_tutorial.plots import HIGHLIGHT, byte_label, show, use_style
@@ -620,7 +619,8 @@ reveal("06.flat", nearest([1, 3, 10, 100], slower, by_ratio=True), f"It takes {s
 #
 # The paper claims "competitive perplexity with fewer parameters and reduced memory overhead". Competitive with whom? It
 # takes other models to say, of the same size, trained on the same bytes, and tuned with the same care. Here are five.
-# All have the same plain blocks: attention, FFN, norms in the branches. They differ in what a byte sees of the past.
+# All five have the same plain blocks: attention, FFN, norms in the branches. They differ in what a byte sees of the
+# past.
 
 # %%
 SEES = {
@@ -628,7 +628,7 @@ SEES = {
     "full": "everything before it",
     "segment": "its segment of 64",
     "window": "in each layer the 64 bytes up to itself, across borders",
-    "transformer-xl": "in each layer its segment and the one before it, detached",
+    "transformer-xl": "in each layer its segment and the one before it, to which no gradient flows",
     "rmt": "its segment, and 16 memory tokens that the one before has written",
 }
 config = text.config
@@ -642,41 +642,47 @@ for kind in ("rmat", *KINDS):
 # 2022). What was held equal:
 #
 # - **size**: width, heads, layers, and parameters; what the RMAT has in its memory the others have in a wider FFN;
-# - **text**: the same 3.3 million bytes, in the same order;
+# - **text**: the same 3.3 million bytes, in the same order for the same seed;
 # - **tuning**: the first seed of each is trained at three learning rates, and the best on the validation split is used;
 # - **scores**: the same test documents, each read from its start, by position in the document;
 # - **seeds**: three of each; a number is the mean, with the least and the most in brackets.
 #
 # In each step every row of a batch begins anew, at a random place, with a fresh state, and reads 512 bytes. So no model
-# has ever seen its own state after more than 512 bytes, and then documents of 32,768 are read. For the two that hand
-# something on, RMAT and RMT, there is a second entry, **reading on**: in a step a row begins anew with a chance of
-# only 1/8, and otherwise goes on where it stopped, with the state that it had.
+# has ever seen its own state after more than 512 bytes, and then documents of 32,768 are read. RMAT and RMT hand on
+# what they have written, so they have a second entry each, **reading on**: in a step a row begins anew with a chance of
+# only 1/8, and otherwise goes on where it stopped, with the state that it had. These two are not on equal terms: their
+# bytes are others, and their learning rate is that of the first entry, not tuned again.
 #
 # Full attention has learned no distance beyond 512. It is scored twice: with all it has read, and, **as in training**,
 # with everything forgotten after each 512 bytes.
 
 # %%
 predict(
-    "06.best",
-    "Which takes the fewest bits per byte on the test documents?",
-    ["full, as in training", "window", "transformer-xl", "rmt", "rmat"],
+    "06.beside",
+    "On the test documents: what does the RMAT take beside the segment-only model, which has no memory?",
+    ["about 0.1 bits per byte fewer", "as many", "about 0.1 more"],
 )
 
 # %%
 predict(
     "06.bank",
-    "Now only the RMAT: its bank is frozen at the learned slots, as if nothing were ever written. What does it cost?",
-    ["nothing", "about 0.01 bits per byte", "about 0.05", "about 0.2"],
+    "The RMAT's bank is frozen: no segment reads what was written. How many bits per byte more, from byte 64 on?",
+    ["none", "about 0.01", "about 0.03", "about 0.1"],
 )
 
 # %%
 print(stored["command"], "on one thread of", stored["device"])
-print(describe(stored))
+print(comparison.describe(stored))
 assert stored["failures"] == [] and not stored["plan"]["quick"] and len(stored["plan"]["seeds"]) == 3
 
 # %% [markdown]
-# Take the first column of the table first. Then look at the spread: a difference that is smaller than the range over
-# three seeds is not one.
+# The first column is all 61 documents, up to byte 32,768; 96 of 100 of its bytes stand beyond the 512 of training. The
+# other three are the 12 documents that reach that far, at three ranges of position. In the second table speed is tokens
+# per second: more is better.
+#
+# Look at the spread before you compare. Two models with the same seed have read the same batches, so compare seed by
+# seed: here a difference counts when it has the same sign with all three. Three seeds can show that a difference is
+# doubtful. They cannot prove that it is there.
 
 # %%
 BY_ALL = {
@@ -690,23 +696,28 @@ BY_ALL = {
 mean_bits = {label: np.mean(values) for label, values in BY_ALL.items()}
 for label in sorted(mean_bits, key=mean_bits.get):
     print(f"{label:22} {mean_bits[label]:.3f}, {2 ** mean_bits[label]:5.2f} as perplexity")
-asked = ("full, as in training", "window", "transformer-xl", "rmt", "rmat")
-best = min(asked, key=mean_bits.get)
 leading = sorted(mean_bits, key=mean_bits.get)[:3]
 assert set(leading) == {"transformer-xl", "rmt", "window"} and mean_bits[leading[2]] - mean_bits[leading[0]] < 0.01
-assert abs(mean_bits["rmat"] - mean_bits["segment"]) < 0.01 and mean_bits["full, all it has read"] > 4
-reveal("06.best", best, f"{mean_bits[best]:.3f} bits per byte; the RMAT takes {mean_bits['rmat']:.3f}.")
+groups = stored["models"]["rmat"]["scores"]["carried"][0]["groups"]
+count = {part["from"]: part["bytes"] for part in groups[0]["bins"]}
+assert 0.955 < sum(size for start, size in count.items() if start >= 512) / sum(count.values()) < 0.965
+assert (groups[0]["documents"], groups[-1]["documents"]) == (61, 12)
+beside = mean_bits["rmat"] - mean_bits["segment"]
+reveal("06.beside", nearest([-0.1, 0, 0.1], beside), f"{beside:+.3f} bits per byte.")
 
 # %% [markdown]
 # Three entries lead by nearly a tenth of a bit: Transformer-XL, RMT and window. They lie within a hundredth of each
 # other, closer than the seeds of each, so which of them comes first is not decided here. RMAT and segment follow, as
-# close to each other. Full attention with all it has read is far off: distances that it has never met are noise to it.
+# close to each other. Full attention with all it has read is as good as ever up to 512, and fails beyond: it has met no
+# such distance in training.
 #
 # ### What a past is worth
 #
-# The model that sees its segment only is the measure: it has no past. For each of the others, how many bits per byte
-# more or less does it take, on the same bytes? Below 0 the past helps. Look at where a line leaves 0, and at how far to
-# the right it still falls.
+# The segment-only model is the measure. It is blind at each border: the first bytes of a segment have nothing before
+# them. Part of every gain below is this border and not a long memory; these scores do not tell the two apart. For each
+# of the others, how many bits per byte more or less does it take, on the same bytes? Below 0 the past helps. Look at
+# where a line leaves 0, and at how far to the right it still falls. A bin holds all documents that reach it: further to
+# the right these are fewer. Compare two lines at one place, and be careful along one line.
 
 # %%
 READINGS = {
@@ -717,95 +728,102 @@ READINGS = {
 }
 SEGMENT = Reading("segment")
 show(
-    difference_lines(stored, READINGS, SEGMENT, "beside a model that sees its segment only"),
+    difference_lines(stored, READINGS, SEGMENT, "beside the segment-only model"),
     "Lines of bits per byte more or less than the segment-only model, against the position in the document, one for "
     "each of seven entries, with bands for three seeds.",
 )
 
 # %%
-def late(reading: Reading, against: Reading, low: int = 512) -> list[float]:
-    """Bits per byte more than ``against``, mean over the bins of position from ``low`` on, a number for each seed."""
-    bins = [values for (start, _), values in differences(stored, reading, against).items() if start >= low]
-    return [sum(seed) / len(bins) for seed in zip(*bins, strict=True)]
+def more(reading: Reading, against: Reading, low: int = 0, below: int | None = None) -> list[float]:
+    """Bits per byte more than ``against``, over the bytes at ``low <= position < below``, a number for each seed."""
+    ours, theirs = (
+        [comparison.bits_per_byte(score["groups"][0], low, below)
+         for score in stored["models"][entry]["scores"][variant]]
+        for entry, variant in (reading, against)
+    )
+    return [one - other for one, other in zip(ours, theirs, strict=True)]
+
+
+def in_words(values: list[float]) -> str:
+    """Mean, least and most."""
+    return f"{np.mean(values):+.3f} ({min(values):+.3f} to {max(values):+.3f})"
 
 
 for label, reading in READINGS.items():
-    gains = late(reading, SEGMENT)
-    print(f"{label:22} from byte 512 on: {np.mean(gains):+.3f} ({min(gains):+.3f} to {max(gains):+.3f})")
+    places = ((0, 64), (64, 512), (512, 16384), (16384, None))
+    print(f"{label:21}", *(f"{low:6,} on: {in_words(more(reading, SEGMENT, low, below))}" for low, below in places))
 
 # %% [markdown]
 # Three things to see:
 #
-# - **Window, Transformer-XL and RMT** stay below 0. A past is worth nearly a tenth of a bit. Most of it is there by
-#   byte 1,000: what stands further back brings these three little more.
-# - **RMAT** lies at 0: a little below up to 256, a little above beyond 16,384. It is as good as a model without a past,
-#   and no better.
-# - **Reading on** takes more bits, not fewer. It does what it is for: the RMAT's line falls from byte 512 on, where
-#   without it the line rises. But it starts far above. Its rows stay in one document for eight steps, so a batch holds
-#   less that is new. That is a guess; no run here tests it.
+# - **Window, Transformer-XL and RMT** stay below 0 from byte 64 on, by nearly a tenth of a bit. The gain is there by
+#   byte 128. Window and Transformer-XL can see no further than 126 and 191 bytes back, through two layers; RMT could,
+#   and takes as many bits as they do.
+# - **RMAT** starts above 0. From byte 64 to 512 it lies below with every seed, by about 0.02. The gain shrinks with the
+#   distance; beyond 16,384 it has become a loss, with every seed. Over all bytes nothing remains of it.
+# - **Reading on** takes more bits, for RMAT and RMT, and already in the first 64 bytes, where nothing is carried yet. A
+#   row stays at one place for about eight steps, so a batch holds less that is new; and the learning rate was not tuned
+#   for it. Which of the two it is, no run here tests. What it does for the bank comes next.
 #
-# In the first 64 bytes all see the same, and they differ even there. The model of segments has trained on nothing else;
-# window and Transformer-XL have met a beginning once in 512 bytes.
+# In the first 64 bytes all see the same, and they differ even there. The segment-only model has trained on nothing
+# else; the others have met a beginning once in 512 bytes. Most of them take more bits there, RMT takes fewer.
 
 # %%
-def gain(label: str, low: int, below: int) -> float:
-    """Bits per byte more than the segment-only model in one bin of position, mean over seeds."""
-    return float(np.mean(differences(stored, READINGS[label], SEGMENT)[low, below]))
-
-
 for label in ("window", "Transformer-XL", "RMT"):
-    early, far = gain(label, 512, 1024), gain(label, 16384, 32768)
-    print(f"{label:17} {early:+.3f} from 512 to 1,024, {far:+.3f} from 16,384 to 32,768")
-    assert early < -0.05 and abs(far - early) < 0.04 and max(late(READINGS[label], SEGMENT)) < 0
-rises = gain("RMAT", 16384, 32768) - gain("RMAT", 512, 1024)
-falls = gain("RMAT, reading on", 16384, 32768) - gain("RMAT, reading on", 512, 1024)
-print(f"RMAT, from 512 to 32,768: {rises:+.3f}; reading on: {falls:+.3f}")
-assert gain("RMAT", 64, 128) < 0 and gain("RMAT", 128, 256) < 0 < gain("RMAT", 16384, 32768)
-assert rises > 0 > falls and abs(np.mean(late(READINGS["RMAT"], SEGMENT))) < 0.02
+    assert max(more(READINGS[label], SEGMENT, 64)) < -0.05 and np.mean(more(READINGS[label], SEGMENT, 64, 128)) < -0.08
+assert config.n_layers == 2  # a window of 64 reaches 2 · 63 bytes back, Transformer-XL at most 2 · 64 + 63
+assert max(more(READINGS["RMAT"], SEGMENT, 64, 512)) < 0 < min(more(READINGS["RMAT"], SEGMENT, 16384))
+assert min(more(READINGS["RMAT"], SEGMENT)) < 0 < max(more(READINGS["RMAT"], SEGMENT))
+first_bytes = {label: more(reading, SEGMENT, 0, 64) for label, reading in READINGS.items()}
+assert [label for label, values in first_bytes.items() if max(values) < 0] == ["RMT"]
+assert min(first_bytes["RMAT, reading on"]) > 0.1 and min(first_bytes["RMT, reading on"]) > 0.1
 
 # %% [markdown]
 # ### Is the bank used?
 #
 # Three ways to take away what the bank has been told, and to leave all else. **Frozen**: every segment reads the
-# learned slots, as if it were the first. **Zeroed**: it reads zeros. **Shuffled**: it reads the bank of another
-# document. The line is what that costs, on the same bytes, beside the bank as it should be.
+# learned slots, as if it were the first; 05 called this bank wiped. **Zeroed**: it reads zeros. **Shuffled**: it reads
+# the bank of another document. The line is what that costs, on the same bytes, beside the bank as it should be.
 
 # %%
+OWN = Reading("rmat")
 ALTERED = {name: Reading("rmat", name) for name in ("frozen", "zeroed", "shuffled")}
 show(
-    difference_lines(stored, ALTERED, Reading("rmat"), "RMAT with an altered bank, beside its own"),
+    difference_lines(stored, ALTERED, OWN, "RMAT with an altered bank, beside its own"),
     "Bits per byte more than with its own bank, against the position in the document, for a bank that is frozen, "
     "zeroed or shuffled between documents.",
 )
 for entry in ("rmat", "rmat, reading on"):
     for name in ALTERED:
-        cost = late(Reading(entry, name), Reading(entry), 64)
-        print(f"{entry:17} {name:9} from byte 64 on: {np.mean(cost):+.3f} ({min(cost):+.3f} to {max(cost):+.3f})")
+        cost = more(Reading(entry, name), Reading(entry), 64)
+        far = more(Reading(entry, name), Reading(entry), 16384)
+        print(f"{entry:17} {name:9} from byte 64 on: {in_words(cost)}, from 16,384 on: {in_words(far)}")
         assert min(cost) > 0
-frozen = np.mean(late(ALTERED["frozen"], Reading("rmat"), 64))
-reveal("06.bank", nearest([0, 0.01, 0.05, 0.2], frozen), f"Frozen, it takes {frozen:.3f} bits per byte more.")
-
-# %%
-def costs_at(name: str, low: int, below: int) -> float:
-    """What an altered bank costs the RMAT in one bin of position, mean over seeds."""
-    return float(np.mean(differences(stored, ALTERED[name], Reading("rmat"))[low, below]))
-
-
-for name in ALTERED:
-    print(f"{name:9} from 64 to 128: {costs_at(name, 64, 128):.3f}, from 16,384 to 32,768: "
-          f"{costs_at(name, 16384, 32768):.3f}")
-assert costs_at("frozen", 64, 128) > 2 * costs_at("frozen", 16384, 32768)
-assert costs_at("shuffled", 64, 128) < 0.3 * costs_at("shuffled", 16384, 32768)
+frozen = np.mean(more(ALTERED["frozen"], OWN, 64))
+reveal("06.bank", nearest([0, 0.01, 0.03, 0.1], frozen), f"Frozen, it takes {frozen:.3f} bits per byte more.")
 
 # %% [markdown]
-# It is used, by every seed. What was written is worth most close to the beginning, and less after the 512 bytes of
-# training. Another document's bank costs little at first, when both have read little. Later it is worse than a bank
-# that was never written: what stands in it is about another document.
+# It is used, with every seed. Frozen is the fair measure: every row of every batch began like this, so the model knows
+# it. What was written is worth most in the first 512 bytes, those of training, and little beyond 16,384. The RMAT that
+# read on in training loses less of it there. That is what reading on is for.
 #
+# Another document's bank costs little at first, when both have read little, and more later: what stands in it is about
+# another document. Zeros the model has never read. They cost something already in the first 64 bytes, where nothing is
+# written yet. So zeroed says too much.
+
+# %%
+assert min(more(ALTERED["frozen"], OWN, 64, 512)) > 0.05 and max(more(ALTERED["frozen"], OWN, 16384)) < 0.025
+assert min(more(Reading("rmat, reading on", "frozen"), Reading("rmat, reading on"), 16384)) > 0.03
+assert max(more(ALTERED["shuffled"], OWN, 64, 128)) < 0.02 < 0.05 < min(more(ALTERED["shuffled"], OWN, 16384))
+assert min(more(ALTERED["zeroed"], OWN, 0, 64)) > 0.02 and more(ALTERED["frozen"], OWN, 0, 64) == [0, 0, 0]
+
+# %% [markdown]
 # ### What each costs
 #
-# Time is that of one processor thread. Memory is how far the process grows in a training step; the state is what is
-# carried from byte to byte. All are given as times that of the RMAT.
+# Time is that of one processor thread, less is better. Memory is how far the process grows in a training step; the
+# state is what is carried from byte to byte. All are given as times that of the RMAT, medians of three rounds. From
+# round to round a time or a growth moves by up to a quarter, so do not read anything into differences below that. The
+# size of a state is exact.
 
 # %%
 show(
@@ -821,14 +839,24 @@ for kind, one in ratio.items():
     late_token, state_late = 1 / one["generation"][-1]["tokens_per_second"], one["generation"][-1]["state_bytes"]
     print(f"{kind:15} a training step {step:.2f}, a token after 32,768 {late_token:.2f}, its state {state_late:.2f}")
 assert ratio["full"]["generation"][-1]["tokens_per_second"] < 0.3
-assert all(0.6 < 1 / ratio[kind]["generation"][-1]["tokens_per_second"] < 1 for kind in KINDS if kind != "full")
+constant = [kind for kind in KINDS if kind != "full"]
+assert all(0.75 < 1 / ratio[kind]["generation"][-1]["tokens_per_second"] < 1.25 for kind in constant)
+slow = [kind for kind in KINDS if 1 / ratio[kind]["training"]["tokens_per_second"] > 1.25]
+assert sorted(slow) == ["full", "rmt"] and min(one["training"]["peak_bytes"] for one in ratio.values()) > 1
 smaller = [kind for kind in KINDS if ratio[kind]["generation"][-1]["state_bytes"] < 1]
 assert sorted(smaller) == ["rmt", "segment", "window"]
 
 # %% [markdown]
-# Full attention pays with every byte that it has read, in time and in memory. The other five pay the same at any
-# length. Among them the RMAT is the slowest to write a byte: three paths, and a bank to read. Its state is larger than
-# that of segment, window and RMT: each layer has a bank, and room for a segment's outputs, from which it is written.
+# Full attention pays with every byte that it has read, in time and in state; yet for the first 104 bytes its state is
+# the smaller one. The other five write a byte at about the same price, whatever has been read. In training, full
+# attention and RMT take clearly longer than the RMAT, and none takes less memory.
+
+# %%
+a_byte = stored["models"]["full"]["costs"]["generation"][0]["state_bytes"] / 64
+whole = stored["models"]["rmat"]["costs"]["generation"][0]["state_bytes"]
+print(f"full attention holds {a_byte:,.0f} bytes for each byte read, the RMAT {whole:,} in all: as much after "
+      f"{whole / a_byte:.0f}")
+assert whole / a_byte == 104
 
 # %% [markdown] tags=["instructor"]
 # **The comparison.** Let people argue from the figures before they read on. Three questions:
@@ -864,44 +892,43 @@ assert 0.28 < share < 0.32
 # Now each part of "competitive perplexity with fewer parameters and reduced memory overhead", with its measurement:
 
 # %%
-def more(label: str, than: str) -> list[float]:
-    """Bits per byte more than another entry, all test documents, a number for each seed."""
-    return [one - other for one, other in zip(BY_ALL[label], BY_ALL[than], strict=True)]
-
-
-for than in ("full, as in training", "segment", "transformer-xl", "rmt", "window"):
-    gap = more("rmat", than)
-    print(f"bits per byte, RMAT beside {than:21}: {np.mean(gap):+.3f} ({min(gap):+.3f} to {max(gap):+.3f})")
-for kind in ("full", "segment", "transformer-xl", "rmt", "window"):
-    states = [one["state_bytes"] for one in ratio[kind]["generation"]]
-    print(f"state over the RMAT's, {kind:14}: {states[0]:8.3f} after 64, {states[-1]:8.3f} after 32,768")
-assert max(more("rmat", "full, as in training")) < 0  # no worse than full attention, with every seed
-assert min(more("rmat", "segment")) < 0 < max(more("rmat", "segment"))  # better with one seed, worse with another
-assert all(min(more("rmat", than)) > 0 for than in ("transformer-xl", "rmt", "window"))
-assert ratio["full"]["generation"][-1]["state_bytes"] > 50
+beside_others = {
+    "full, as in training": Reading("full", "as in training"), "segment": SEGMENT,
+    **{name: Reading(name) for name in ("transformer-xl", "rmt", "window")},
+}
+for label, than in beside_others.items():
+    print(f"RMAT beside {label:21} {in_words(more(OWN, than))} bits per byte")
+without = more(ALTERED["frozen"], SEGMENT)
+print(f"RMAT, frozen, beside segment      {in_words(without)}")
+assert max(more(OWN, beside_others["full, as in training"])) < 0
+assert all(min(more(OWN, beside_others[than])) > 0.05 for than in ("transformer-xl", "rmt", "window"))
+assert min(without) > 0.02 and min(more(OWN, SEGMENT)) < 0 < max(more(OWN, SEGMENT))
+assert ratio["full"]["generation"][-1]["state_bytes"] > 300 and 1.2 < ratio["full"]["training"]["peak_bytes"] < 1.6
 
 # %% [markdown]
 # | The paper says | Here | Because |
 # |---|---|---|
-# | **competitive perplexity** | beside full attention, yes; beside three other ways to remember, no | it takes fewer bits than full attention with every seed, and more than window, Transformer-XL and RMT with every seed |
-# | … owed to the memory | no | the model that has no memory, and its parameters in the FFN, takes as few |
-# | **fewer parameters** | no | 30 % of the parameters are the memory's; spent on the FFN they bring as much |
-# | **reduced memory overhead** | beside full attention, yes | the state does not grow; nor does that of the other four, and three of them carry less |
+# | **competitive perplexity** | beside full attention, yes; beside three other ways to remember, no | with every seed it takes fewer bits than full attention, and more than window, Transformer-XL and RMT |
+# | … owed to the memory | no | the segment-only model, with the memory's parameters in its FFN, takes as few |
+# | **fewer parameters** | not tested | all have the same number; the 30 % of the memory bring as much in an FFN |
+# | **reduced memory overhead** | beside full attention, yes | a state that does not grow, smaller from byte 105 on; a training step of 512 bytes takes about 1.4 times as much in full attention. The other four do not grow either |
 #
-# And yet the bank is used: frozen, zeroed or another document's, it costs bits. Both are true. The RMAT has given a
-# part of its work to the bank; a model without one does that work in its FFN.
+# And yet the bank is used. Both are true. With its bank frozen the RMAT takes more bits than the segment-only model,
+# with every seed; its own bank brings it level. Here the bank pays for what was spent on it, and no more.
 #
 # ### What this does not say
 #
-# - **More training.** 3.3 million bytes are little. Full attention has most to learn, and a memory more than a window;
-#   the order may change with ten or a thousand times as much. The paper's models are larger, and so was their training.
+# - **More training.** 3.3 million bytes are little. Full attention has most to learn; the order may change with ten or
+#   a thousand times as much.
 # - **Other rates.** The best of three rates was the highest for full attention, segment and window. Theirs may lie
-#   higher still, and then they are better than shown.
-# - **Other texts.** In docstrings and code most of what helps to guess a byte stands close before it. A window of 64 in
-#   each of four layers reaches over that. What stands ten thousand bytes back is worth little here, to any of the six.
-# - **Other questions.** Bits per byte are a mean over all bytes. Few of them need a fact from far away. Where all is
-#   asked of such facts, in 00 and 04, the model with a bank knew them and the one without guessed. That is what the
-#   bank is for, and notebook 07 trains for it.
+#   higher still. So beside full attention and segment the RMAT may look better than it is.
+# - **Other seeds, documents, sizes.** Three seeds, one size, 61 documents of two packages that were also trained on.
+# - **Other texts.** In docstrings and code much of what helps to guess a byte stands close before it. The window
+#   reaches 126 bytes back, and that is enough to lead. What a byte ten thousand back would be worth, no run here shows:
+#   three of the six cannot see it, and none was trained to use it.
+# - **Other questions.** Bits per byte are a mean over all bytes. Few need a fact from far away. In 00 and 04 all is
+#   asked of such facts: the model with a bank knew them, the one without guessed. The peers of this section were not
+#   asked. Notebook 07 trains for such questions.
 
 # %%
 best_rates = {kind: stored["models"][kind]["lr"] for kind in ("rmat", *KINDS)}
@@ -924,8 +951,10 @@ assert recall["scores"][-1]["accuracy"] > 0.98 and guessing["scores"][-1]["accur
 # 1. A language model turns bytes into chances of the next. What a byte costs is −log2 of the chance that it had.
 # 2. Embedding, blocks, norm, head: x goes up through the blocks, each bank goes on to the next segment.
 # 3. Temperature and top-k change what is drawn from, not what is known. The 100,000th byte costs what the first did.
-# 4. A comparison is worth what it holds equal: size, text, tuning, documents, and seeds enough to see the spread.
-# 5. On this text, at this size, the bank is used and does not pay. Its state stays small, as that of four others does.
+# 4. A comparison is worth what it holds equal: size, text, tuning, documents. More than one seed shows what is
+#    doubtful.
+# 5. On this text, at this size, the bank is used and pays for itself, no more. The RMAT's state stays small; so do
+#    those of segment, window, Transformer-XL and RMT.
 #
 # ## Ledger
 #
