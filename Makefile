@@ -34,7 +34,7 @@ lab: $(RUNTIME)
 test: $(DEVELOPMENT)
 	$(PY) -m ruff check .
 	$(PY) -m pytest tests notebooks --nbval --nbval-current-env --nbval-sanitize-with=notebooks/sanitize.cfg \
-	    --nbval-cell-timeout=120
+	    --nbval-cell-timeout=300
 
 notebooks: $(DEVELOPMENT)
 	$(PY) notebooks/build.py

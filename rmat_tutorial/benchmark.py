@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -118,19 +121,24 @@ class AlteredBank(nn.Module):
 # Costs.
 
 
-def costs(model: LanguageModel, source: Source, settings: TrainSettings) -> dict[str, Any]:
+def costs(
+    model: LanguageModel, source: Source, settings: TrainSettings, read_tokens: Sequence[int] = READ_TOKENS
+) -> dict[str, Any]:
     """What the model costs on this machine, for json.
 
     Args:
         source: what steps of training are taken on, by a new model of the same configuration.
         settings: of the training; they give the size of a batch.
+        read_tokens: how many tokens are read before some are generated.
 
     Returns:
-        ``parameters``; ``training`` and ``generation`` (of one row, a dict for each of ``READ_TOKENS`` tokens read
-        before), with ``tokens_per_second`` of processor time, and ``peak_bytes``, how far the process grew meanwhile
-        (``None`` where the system does not say); and ``state_bytes`` of one row. Peaks are right in a fresh process.
+        ``parameters``; ``training`` and ``generation`` (of one row, a dict for each of ``read_tokens``), with
+        ``tokens_per_second`` of processor time, and ``peak_bytes``, how far the process grew meanwhile
+        (``None`` where the system does not say); and ``state_bytes`` of one row.
     """
-    generation = [_generation_costs(model, read) for read in READ_TOKENS]
+    for read in read_tokens:
+        require_int("read_tokens", read, 1)
+    generation = [_generation_costs(model, read) for read in read_tokens]
     trainer = Trainer(model.config, source, settings)
     peak = peak_bytes(trainer.advance)
     seconds = median(processor_seconds(trainer.advance) for _ in range(REPEATS))
@@ -192,8 +200,10 @@ def long_generation(model: LanguageModel, tokens: int, progress: bool = True) ->
 def peak_bytes(function: Callable[[], object]) -> int | None:
     """How far the resident memory of this process rises above where it is, at most, during a call.
 
-    ``None`` where the system does not say. What was freed before and kept by the allocator is used again, unseen.
+    ``None`` where the system does not say. With an allocator other than glibc's, what was freed before may be used
+    again, unseen.
     """
+    _give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (man 5 proc)
     except OSError:
@@ -202,6 +212,13 @@ def peak_bytes(function: Callable[[], object]) -> int | None:
     before = resident_bytes()
     function()
     return max(0, resident_bytes("VmHWM") - before)
+
+
+def _give_back() -> None:
+    """Let the system have what was freed, where the C library is glibc."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def resident_bytes(name: str = "VmRSS") -> int | None:

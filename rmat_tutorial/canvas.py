@@ -16,6 +16,7 @@ class MovingCanvas(FigureCanvasAgg):
     """
 
     _still: Any = None
+    _size: tuple[int, int] | None = None
 
     def moves(self, *artists: Artist) -> None:
         """From now on these artists change from one drawing to the next."""
@@ -28,7 +29,9 @@ class MovingCanvas(FigureCanvasAgg):
 
     def draw(self) -> None:
         """Draw the figure; the pixels are in ``buffer_rgba``."""
-        if self._still is None:
+        size = self.get_width_height(physical=True)  # of what is kept, which a figure with more dots per inch is not
+        if self._still is None or size != self._size:
+            self._size = size
             super().draw()
             self._still = self.copy_from_bbox(self.figure.bbox)
         self.restore_region(self._still)

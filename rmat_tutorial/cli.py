@@ -18,7 +18,7 @@ import torch
 from . import comparison, folders
 from .backprop import BACKPROPS, PRECISIONS
 from .baselines import KINDS, matching
-from .benchmark import BANKS, AlteredBank, FreshEvery, costs, long_generation
+from .benchmark import BANKS, READ_TOKENS, AlteredBank, FreshEvery, costs, long_generation
 from .checkpoints import read_info, shipped_checkpoints
 from .config import CARRIES, GATES, PATHS, POOLS, ModelConfig, RMATConfig
 from .corpora import SPLITS, Corpus
@@ -168,6 +168,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     by_document.add_argument("--bank", choices=tuple(BANKS), help="read each segment with such a bank, not its own")
     parser.add_argument("--costs", action="store_true", default=None,
                         help="text: measure speed and memory in training and in generation, in place of a score")
+    parser.add_argument("--read", type=int, nargs="+", metavar="TOKENS",
+                        help="with --costs: read so many before generating "
+                             f"(default: {' '.join(map(str, READ_TOKENS))})")
     parser.add_argument("--generate", type=int, metavar="TOKENS",
                         help="text: measure speed and memory while so many are generated, in place of a score")
     parser.add_argument("--tokens", type=int, default=4096, help="length of each stream (default: %(default)s)")
@@ -331,6 +334,8 @@ def run_evaluate(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
     if not options.documents and (foreign := given(options, DOCUMENT_FIELDS)):
         raise UsageError(f"{option_of(next(iter(foreign)))} needs --documents")
+    if options.read is not None and not options.costs:
+        raise UsageError("--read needs --costs")
     asked = list(given(options, IN_PLACE))
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]} are two things to measure: give one")
@@ -393,7 +398,7 @@ def measured(
         name = "costs" if options.costs else "generate"
         raise UsageError(f"--{name} measures processor time: use --device cpu, got {device}")
     if options.costs:
-        return {"costs": costs(model, source, RECIPES["text"].settings)}
+        return {"costs": costs(model, source, RECIPES["text"].settings, options.read or READ_TOKENS)}
     return {"generation": long_generation(model, options.generate)}
 
 

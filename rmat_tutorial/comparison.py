@@ -20,7 +20,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
@@ -57,6 +57,8 @@ class Plan:
             where full attention fails at any learning rate.
         up_to: how far documents are read in the scores.
         restart: probability with which a row begins anew, in the entries that read on.
+        read_tokens: how many bytes are read before the costs of generation are measured.
+        cost_rounds: how often costs are measured.
         generated: bytes of a long generation of the RMAT.
         segment_len, max_segments: of the recipe; full attention is also scored with no more past than in training.
         words: further words of each ``train text`` command.
@@ -70,6 +72,8 @@ class Plan:
     rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
     tuning_up_to: int = 512
     up_to: int = 32768
+    read_tokens: tuple[int, ...] = READ_TOKENS
+    cost_rounds: int = 3
     generated: int = 100_000
     restart: float = 0.125
     segment_len: int = 64
@@ -111,7 +115,10 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(seeds=(0,), steps=30, rates=(2e-3,), up_to=1024, generated=2000, quick=True)
+QUICK = Plan(
+    seeds=(0,), steps=30, rates=(2e-3,), up_to=1024, read_tokens=(READ_TOKENS[0], 1024), cost_rounds=1,
+    generated=2000, quick=True,
+)
 
 
 def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progress: bool = True) -> dict[str, Any]:
@@ -137,7 +144,7 @@ def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progre
     kinds = {entry.kind: entry for entry in entries if entry.name == entry.kind}
     tried = len(kinds) * len(plan.rates) if len(plan.rates) > 1 else 0
     scores = sum(len(plan.variants(entry.kind)) for entry in entries)
-    alone = len(kinds) + 1  # costs, and the long generation
+    alone = len(kinds) * plan.cost_rounds + 1  # costs, and the long generation
     total = (tried * (plan.steps + SCORE_WEIGHT) + alone * SCORE_WEIGHT
              + len(plan.seeds) * (len(entries) * plan.steps + scores * SCORE_WEIGHT))
     with tqdm(total=total, desc="comparing", unit="step", disable=not progress) as bar:
@@ -223,14 +230,36 @@ def _runs(
 
 
 def _costs(plan: Plan, first: dict[str, Training], desk: Desk) -> dict[str, dict[str, Any]]:
-    """What each kind costs, alone on the machine, and ``ratio``: each cost over that of the RMAT, where it is known."""
-    jobs = {kind: Scoring(f"costs-{kind}", plan.score_words(run.name, "--costs")) for kind, run in first.items()}
-    desk.do(jobs.values(), side_by_side=1)
-    found = {kind: {**desk.result(job)["costs"], "command": job.command} for kind, job in jobs.items() if desk.has(job)}
-    reference = dict(found.get(RMAT_KIND, {}))
-    for cost in found.values():
-        cost["ratio"] = ratios(cost, reference) if reference else None
+    """What each kind costs, alone on the machine, and ``ratio``: each cost over that of the RMAT, where it is known.
+
+    All kinds are measured in turn, ``cost_rounds`` times, because a machine is not always as fast. A cost is the median
+    over the rounds, a ratio the median of the ratios within a round.
+    """
+    read = () if plan.read_tokens == READ_TOKENS else ("--read", *map(str, plan.read_tokens))
+    jobs = {
+        kind: [Scoring(f"costs-{kind}-{turn}", plan.score_words(run.name, "--costs", *read))
+               for turn in range(plan.cost_rounds)]
+        for kind, run in first.items()
+    }
+    desk.do((job for turn in zip(*jobs.values(), strict=True) for job in turn), side_by_side=1)
+    rounds = {kind: [desk.result(job)["costs"] for job in some] for kind, some in jobs.items()
+              if all(map(desk.has, some))}
+    found = {}
+    for kind, measured in rounds.items():
+        over = [ratios(cost, reference) for cost, reference in zip(measured, rounds.get(RMAT_KIND, ()), strict=False)]
+        found[kind] = {**medians(measured), "rounds": plan.cost_rounds, "command": jobs[kind][0].command,
+                       "ratio": medians(over) if over else None}
     return found
+
+
+def medians(rounds: Sequence[Any]) -> Any:
+    """The median of each number in dicts and lists that are alike, of those that all have; ``None`` where one is."""
+    if isinstance(rounds[0], dict):
+        return {name: medians([one[name] for one in rounds]) for name in rounds[0]
+                if all(name in one for one in rounds)}
+    if isinstance(rounds[0], list):
+        return [medians(some) for some in zip(*rounds, strict=True)]
+    return None if None in rounds else median(rounds)
 
 
 def _long_generation(plan: Plan, run: Training | None, desk: Desk) -> dict[str, Any] | None:
@@ -281,17 +310,24 @@ def describe(result: dict[str, Any]) -> str:
                            for _, low, high in RANGES)])
     lines += [f"{row[0]:24}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows]
     lines.append("")
-    rows = [["over those of the RMAT", "training speed", "training peak", f"speed at {READ_TOKENS[-1]:,}",
-             f"state at {READ_TOKENS[0]:,}", f"state at {READ_TOKENS[-1]:,}"]]
+    lines += [f"{row[0]:24}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in _cost_rows(result)]
+    lines += [f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"]]
+    return "\n".join(lines)
+
+
+def _cost_rows(result: dict[str, Any]) -> list[list[str]]:
+    """A row for each kind whose costs are known, below a heading; none without any."""
+    rows: list[list[str]] = []
     for model in {model["kind"]: model for model in result["models"].values()}.values():
         if (costs := model["costs"]) and (ratio := costs["ratio"]):
             early, *_, late = ratio["generation"]
+            if not rows:
+                rows = [["over those of the RMAT", "training speed", "training peak", f"speed at {late['read']:,}",
+                         f"state at {early['read']:,}", f"state at {late['read']:,}"]]
             rows.append([model["kind"], *(_ratio(value) for value in (
                 ratio["training"].get("tokens_per_second"), ratio["training"].get("peak_bytes"),
                 late.get("tokens_per_second"), early.get("state_bytes"), late.get("state_bytes")))])
-    lines += [f"{row[0]:24}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in rows]
-    lines += [f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"]]
-    return "\n".join(lines)
+    return rows
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -92,9 +92,11 @@ def show(fig: Figure, alt: str) -> None:
     """Publish the figure as one PNG with ``alt``, the sentence that says what it shows, and close it."""
     require_text("alt", alt)
     width = round(fig.get_figwidth() * DPI)
+    before = fig.get_dpi()
     fig.set_dpi(DPI * SHARPNESS)
     # 256 colours are as good to the eye, and more than halve what every version of a notebook adds to the repository.
     still = _encoded(_pixels(fig).quantize(256, dither=Image.Dither.NONE), compress_level=9)
+    fig.set_dpi(before)  # a widget that shows it too goes on as it was
     display(
         {"image/png": still, "text/plain": alt},
         metadata={"image/png": {"alt": alt, "width": width}},

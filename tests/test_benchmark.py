@@ -176,6 +176,15 @@ def test_a_peak_is_of_what_a_call_holds_at_once():
     assert found is None or 0.9 * size < found < 2 * size
 
 
+def test_a_peak_is_seen_where_as_much_was_freed_before():
+    def hold() -> list[torch.Tensor]:
+        return [torch.ones(2**14, dtype=torch.uint8) for _ in range(2**12)]  # too small to be mapped one by one
+
+    hold()
+    found = peak_bytes(hold)
+    assert found is None or found > 0.9 * 2**26
+
+
 def test_a_system_that_does_not_tell_its_memory_is_no_error(monkeypatch):
     calls = []
 

@@ -48,3 +48,14 @@ def test_moving_artists_are_drawn_in_their_order():
     covered = pixels(moving)
     bar.set_height(0.9)
     assert np.array_equal(pixels(moving), covered)
+
+
+def test_another_size_is_drawn_whole():
+    plain, _, _ = picture(FigureCanvasAgg)
+    moving, _, bar = picture(MovingCanvas)
+    moving.moves(bar)
+    pixels(moving)
+    for dpi in (200, 50, 100):
+        for canvas in (plain, moving):
+            canvas.figure.set_dpi(dpi)
+        assert np.array_equal(pixels(moving), pixels(plain))

@@ -52,7 +52,10 @@ elif "--generate" in words:
     print(json.dumps({"generation": [{"from": 0, "to": int(words[words.index("--generate") + 1])}], "device": "one"}))
 elif "--costs" in words:
     part = {"tokens_per_second": 10.0 + len(name), "peak_bytes": None}
-    generation = [{"read": read, "state_bytes": 4, **part} for read in (64, 4096, 32768)]
+    read_tokens = (64, 4096, 32768)
+    if "--read" in words:
+        read_tokens = map(int, words[words.index("--read") + 1 : words.index("--json")])
+    generation = [{"read": read, "state_bytes": 4, **part} for read in read_tokens]
     print(json.dumps({"costs": {"parameters": 5, "training": part, "generation": generation}}))
 else:
     best = "0.004" if "window" in name else "0.002"
@@ -145,7 +148,7 @@ def test_the_result_has_every_entry(stand_in, tmp_path):
             assert str(tmp_path) not in one["command"]
     # Each command was run once: the best of the first seed's trainings is the first seed's run.
     commands = [line.split()[0] for line in journal(folder)]
-    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 6 + 2 * 2, 6 * 3 + 2 * 15 + 6 + 1)
+    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 6 + 2 * 2, 6 * 3 + 2 * 15 + 3 * 6 + 1)
     generation = result["long_generation"]
     assert generation["parts"] == [{"from": 0, "to": 100}]
     assert shlex.split(generation["command"])[3:] == ["evaluate", "rmat-0.002-0", "--generate", "100", "--json"]
@@ -156,6 +159,19 @@ def test_the_result_has_every_entry(stand_in, tmp_path):
     assert [one["read"] for one in ratio["generation"]] == [64, 4096, 32768]
     ratio = result["models"]["transformer-xl"]["costs"]["ratio"]
     assert ratio["training"]["tokens_per_second"] == pytest.approx(32 / 22)
+
+
+def test_a_cost_is_the_median_of_its_rounds_and_a_ratio_that_of_the_ratios():
+    assert comparison.medians([{"a": [1, {"b": 5.0}], "c": 1}, {"a": [9, {"b": 1.0}]}, {"a": [2, {"b": 3.0}]}]) == {
+        "a": [2, {"b": 3.0}]}
+    assert comparison.medians([None, 2.0, 3.0]) is None
+
+
+def test_costs_are_measured_in_turn(stand_in, tmp_path):
+    folder = tmp_path / "out"
+    run(folder)
+    kinds = [line.split()[1].split("-0.00")[0] for line in journal(folder) if "--costs" in line]
+    assert kinds == ["rmat", *KINDS] * 3
 
 
 def test_the_rate_that_is_best_on_validation_is_used(stand_in, tmp_path):
@@ -181,6 +197,8 @@ def test_a_trial_says_so_and_tunes_nothing(stand_in, tmp_path, capsys):
     assert {len(model["tuning"]) for model in result["models"].values()} == {0}
     assert result["command"].startswith("python -m rmat_tutorial compare --quick")
     assert {"device", "threads", "versions"} <= set(result)
+    reads = [part["read"] for part in result["models"]["full"]["costs"]["generation"]]
+    assert reads == list(QUICK.read_tokens) and reads[-1] < 4096  # what is read takes the time of a trial
     assert "bits per byte" in capsys.readouterr().out
 
 
@@ -306,9 +324,10 @@ def test_each_variant_and_split_is_a_score_of_its_own(capsys, trained, texts):
 
 def test_costs_are_printed_as_json(capsys, trained, texts, monkeypatch):
     monkeypatch.setattr("rmat_tutorial.measuring.LEAST_SECONDS", 0.001)
-    status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--costs")
+    status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--costs", "--read", "64", "100")
     assert status == 0
     assert set(found["costs"]) == {"parameters", "training", "generation"}
+    assert [part["read"] for part in found["costs"]["generation"]] == [64, 100]
     status, found, _ = evaluated(capsys, trained["segment"], "--file", texts, "--generate", "60")
     assert status == 0
     assert [part["to"] for part in found["generation"]][-1] == 60
@@ -321,6 +340,8 @@ def test_costs_are_printed_as_json(capsys, trained, texts, monkeypatch):
     ("rmat", ["--documents", "--costs"], "--documents and --costs"),
     ("rmat", ["--costs", "--generate", "60"], "--costs and --generate"),
     ("rmat", ["--generate", "0"], "tokens must be at least 50"),
+    ("rmat", ["--read", "64"], "--read needs --costs"),
+    ("rmat", ["--costs", "--read", "0"], "read_tokens must be at least 1"),
     ("rmat", ["--documents", "--bank", "zeroed", "--fresh-every", "8"], "give one"),
     ("rmat", ["--documents", "--fresh-every", "0"], "at least 1"),
     ("rmat", ["--documents", "--up-to", "0"], "edges"),

@@ -77,7 +77,9 @@ def test_the_style_is_readable_from_the_back_of_a_room():
 
 def test_show_publishes_one_picture_with_its_alt_text_and_closes_the_figure(published):
     fig = line_figure()
+    dpi = fig.get_dpi()
     plots.show(fig, alt="Time grows with the square of T.")
+    assert fig.get_dpi() == dpi
     ((data, metadata),) = published
     assert data["text/plain"] == "Time grows with the square of T."
     assert metadata == {"image/png": {"alt": "Time grows with the square of T.", "width": 6 * plots.DPI}}

@@ -296,7 +296,7 @@ print(text_playground.set())
 # | 04 | [Gated memory](04_gated_memory.ipynb) | why a fact fades, and which gate keeps it |
 # | 05 | [The hybrid block](05_hybrid_block.ipynb) | how three attentions become one layer |
 # | **II** | **The whole** | |
-# | 06 | The language model (planned) | how blocks, state and streaming fit together |
+# | 06 | [The language model](06_language_model.ipynb) | what a memory is worth on real text, beside five others |
 # | 07 | Training for long range (planned) | how a model learns what to keep |
 # | 08 | The kernel-optimised version (planned) | how to make it fast, and prove it equal |
 # | **III** | **Research** | |

@@ -1148,4 +1148,4 @@ assert not torch.equal(hidden(x), hidden(x))
 #   reach, and why no further?
 # - Section 7: set d to 512. At which L does the full path overtake the FFN?
 #
-# 06 The language model comes next in the course's plan: embedding, blocks, head, and a state that streams.
+# Next: [06 The language model](06_language_model.ipynb): embedding, blocks, head, and a state that streams.

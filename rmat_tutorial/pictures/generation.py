@@ -87,7 +87,7 @@ class NextByte:
         likeliest = self.as_predicted.topk(LIKELIEST).indices
         predicted = _with_the_rest(self.as_predicted, likeliest)
         places = [*range(LIKELIEST), LIKELIEST + 0.6]
-        ax.set(xlim=(-0.7, LIKELIEST + 1.3), ylim=(0, 1.06), ylabel="chance")
+        ax.set(xlim=(-0.7, LIKELIEST + 1.3), ylim=(0, 1.12), ylabel="chance")
         ax.set_title("Chance of the next byte: bars in the draw, ◇ at temperature 1 without top-k", loc="left")
         others = f"other\n{len(self.as_predicted) - LIKELIEST}"
         ax.set_xticks(places, [*map(byte_label, likeliest.tolist()), others], family="monospace")
