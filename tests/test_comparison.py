@@ -100,7 +100,7 @@ def test_every_command_of_the_plan_parses_and_the_recipe_is_the_same_for_all(pla
     assert (config.segment_len, settings.max_segments) == (plan.segment_len, plan.max_segments)
     assert (settings.steps, settings.warmup, settings.restart) == (plan.steps, plan.steps // 10, 1.0)
     for kind in ("rmat", *KINDS):
-        for options in plan.variants(kind).values():
+        for options in plan.variants(kind, plan.seeds[0]).values():
             build_parser().parse_args(plan.score_words("x", "--documents", "--up-to", "9", *options))
 
 
@@ -140,15 +140,16 @@ def test_the_result_has_every_entry(stand_in, tmp_path):
         assert [one["seed"] for one in model["runs"]] == [0, 1]
         assert list(model["scores"]) == {"rmat": ["carried", "frozen", "zeroed", "shuffled"],
                                          "full": ["carried", "as in training"]}.get(model["kind"], ["carried"])
-        for scores in model["scores"].values():
-            assert [score["seed"] for score in scores] == [0, 1]
+        for variant, scores in model["scores"].items():
+            one = model["kind"] == "full" and variant == "carried"
+            assert [score["seed"] for score in scores] == ([0] if one else [0, 1])
         assert model["costs"]["parameters"] == 5
         for one in (*model["runs"], *model["tuning"], *(one for scores in model["scores"].values() for one in scores)):
             assert shlex.split(one["command"])[:3] == ["python", "-m", "rmat_tutorial"]
             assert str(tmp_path) not in one["command"]
     # Each command was run once: the best of the first seed's trainings is the first seed's run.
     commands = [line.split()[0] for line in journal(folder)]
-    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 6 + 2 * 2, 6 * 3 + 2 * 15 + 3 * 6 + 1)
+    assert (commands.count("train"), commands.count("evaluate")) == (6 * 3 + 6 + 2 * 2, 6 * 3 + 2 * 15 - 1 + 3 * 6 + 1)
     generation = result["long_generation"]
     assert generation["parts"] == [{"from": 0, "to": 100}]
     assert shlex.split(generation["command"])[3:] == ["evaluate", "rmat-0.002-0", "--generate", "100", "--json"]
@@ -313,7 +314,7 @@ def evaluated(capsys, *words) -> tuple[int, dict | None, str]:
 def test_each_variant_and_split_is_a_score_of_its_own(capsys, trained, texts):
     plan = replace(PLAN, file=str(texts))
     seen = []
-    for options in ((), ("--split", "validation"), *list(plan.variants("rmat").values())[1:]):
+    for options in ((), ("--split", "validation"), *list(plan.variants("rmat", 0).values())[1:]):
         status, score, _ = evaluated(capsys, trained["rmat"], "--file", texts, "--documents", "--up-to", 100, *options)
         assert status == 0
         assert score["edges"] == [0, 64, 100]

@@ -653,8 +653,8 @@ for kind in ("rmat", *KINDS):
 # only 1/8, and otherwise goes on where it stopped, with the state that it had. These two are not on equal terms: their
 # bytes are others, and their learning rate is that of the first entry, not tuned again.
 #
-# Full attention has learned no distance beyond 512. It is scored twice: with all it has read, and, **as in training**,
-# with everything forgotten after each 512 bytes.
+# Full attention has learned no distance beyond 512. It is scored twice: with all it has read, which takes long and is
+# done for one seed only, and, **as in training**, with everything forgotten after each 512 bytes.
 
 # %%
 predict(
