@@ -373,7 +373,7 @@ def test_no_past_to_alter_and_no_costs_of_text_in_recall(capsys):
 def test_one_model_from_end_to_end(tmp_path, texts, monkeypatch):
     monkeypatch.setattr(comparison, "KINDS", ())
     monkeypatch.setattr(comparison, "READS_ON", ())
-    monkeypatch.setattr(Plan, "variants", lambda plan, kind: {"carried": ()})
+    monkeypatch.setattr(Plan, "variants", lambda plan, kind, seed: {"carried": ()})
     result = run(tmp_path / "out", replace(PLAN, seeds=(0,), rates=(1e-3,), words=TINY, file=str(texts)))
     assert result["failures"] == []
     model = result["models"]["rmat"]
