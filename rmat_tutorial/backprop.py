@@ -27,8 +27,8 @@ from .tracing import collect_gates
 BACKPROPS = ("whole", "replay", "truncated")
 PRECISIONS = ("float32", "bfloat16")
 
-Window = tuple[Tensor, Tensor]
-"""Tokens and targets of a part of the stream, ``(B, n)`` each."""
+Window = tuple[Tensor, ...]
+"""Views of a part of the stream, ``(B, n)`` each: tokens, targets, and where the answers were right."""
 
 
 class Reading(NamedTuple):
@@ -36,11 +36,13 @@ class Reading(NamedTuple):
 
     Attributes:
         score: of its answers.
+        right: where the answer was right, ``(B, T)`` bool; false where nothing is scored.
         gate: mean write gate, or ``None`` when nothing was written through one.
         state: after the last token, detached.
     """
 
     score: Score
+    right: Tensor
     gate: float | None
     state: State
 
@@ -54,6 +56,7 @@ def backpropagate(
     backprop: str = "whole",
     backprop_segments: int | None = None,
     gate_penalty: float | None = None,
+    gate_margin: float = 0.0,
     precision: str = "float32",
 ) -> Reading:
     """Read a stream, and add the gradient of its loss to the ``grad`` of every parameter.
@@ -64,6 +67,8 @@ def backpropagate(
         backprop: ``"whole"``, ``"replay"`` or ``"truncated"``.
         backprop_segments: segments between two cuts of ``"truncated"``, ``k``; otherwise ``None``.
         gate_penalty: weight of the mean write gate in the loss; ``None`` leaves the gates out of it.
+        gate_margin: added to the scores of the gates in that mean, so that a shut gate costs nothing only where its
+            score lies so far below the point of opening.
         precision: ``"bfloat16"`` multiplies matrices in it (torch's autocast). Weights, gradients, residual stream,
             writes to the bank, state and loss keep the dtype of the weights.
 
@@ -73,21 +78,22 @@ def backpropagate(
     """
     if state is None:
         state = model.init_state(tokens.shape[0])
-    loss = StreamLoss(model, targets, state, gate_penalty, precision)
+    loss = StreamLoss(model, targets, state, gate_penalty, gate_margin, precision)
     length = model.config.segment_len
+    stream = tokens, targets, torch.zeros_like(targets, dtype=torch.bool)
     if backprop == "replay":
-        state = _replay(loss, windows(tokens, targets, state.position % length, length), state)
+        state = _replay(loss, windows(stream, state.position % length, length), state)
     else:
         span = tokens.shape[1] + length if backprop == "whole" else backprop_segments * length
-        for window in windows(tokens, targets, state.position % length, span):
+        for window in windows(stream, state.position % length, span):
             state = _backward(loss, window, state)
-    return Reading(loss.score, loss.gate, state)
+    return Reading(loss.score, stream[-1], loss.gate, state)
 
 
-def windows(tokens: Tensor, targets: Tensor, position: int, span: int) -> list[Window]:
+def windows(stream: Window, position: int, span: int) -> list[Window]:
     """A stream cut every ``span`` tokens, counted from the begin of a segment that ``position`` tokens came from."""
-    cuts = list(range(span - position, tokens.shape[1], span))
-    return list(zip(tokens.tensor_split(cuts, dim=1), targets.tensor_split(cuts, dim=1), strict=True))
+    cuts = list(range(span - position, stream[0].shape[1], span))
+    return list(zip(*(part.tensor_split(cuts, dim=1) for part in stream), strict=True))
 
 
 class StreamLoss:
@@ -95,13 +101,15 @@ class StreamLoss:
 
     Args:
         targets: of the whole stream, and ``state`` the one before it: they say how many answers and writes share.
-        model, gate_penalty, precision: as in ``backpropagate``.
+        model, gate_penalty, gate_margin, precision: as in ``backpropagate``.
     """
 
     def __init__(
-        self, model: LanguageModel, targets: Tensor, state: State, gate_penalty: float | None, precision: str
+        self, model: LanguageModel, targets: Tensor, state: State, gate_penalty: float | None, gate_margin: float,
+        precision: str,
     ) -> None:
-        self.model, self.gate_penalty, self.precision = model, gate_penalty, precision
+        self.model, self.precision = model, precision
+        self.gate_penalty, self.gate_margin = gate_penalty, gate_margin
         self.answers = int((targets != IGNORED).sum())
         self.writes = len(state.memory) * ((state.position + targets.shape[1]) // model.config.segment_len)
         self.score = Score()
@@ -122,17 +130,17 @@ class StreamLoss:
 
     def share(self, window: Window, state: State) -> tuple[Tensor, State]:
         """The part of the loss that arises in ``window``, read from ``state``, and the state after it."""
-        tokens, targets = window
-        with collect_gates(self.model) as gates:
+        tokens, targets, right = window
+        with collect_gates(self.model) as gates, collect_gates(self.model, self.gate_margin) as raised_gates:
             logits, state = self.read(tokens, state)
         scored = targets != IGNORED
-        self.score.add(logits.detach()[scored], targets[scored])
+        right[scored] = self.score.add(logits.detach()[scored], targets[scored])
         share = cross_entropy(logits[scored], targets[scored], reduction="sum") / self.answers
         if gates:
-            gate = torch.stack(gates).mean() * (len(gates) / self.writes)
-            self.gate = (self.gate or 0.0) + gate.item()
+            part = len(gates) / self.writes
+            self.gate = (self.gate or 0.0) + part * torch.stack(gates).detach().mean().item()
             if self.gate_penalty is not None:
-                share = share + self.gate_penalty * gate
+                share = share + self.gate_penalty * (part * torch.stack(raised_gates).mean())
         return share, state
 
 
@@ -160,7 +168,7 @@ def _replay(loss: StreamLoss, parts: list[Window], state: State) -> State:
     device = loss.model.embed.weight.device
     starts = []
     with torch.no_grad():
-        for tokens, _ in parts[:-1]:
+        for tokens, *_ in parts[:-1]:
             starts.append((state, random_state(device)))
             state = loss.read(tokens, state).state.leaves()
     end, draws_after = _backward(loss, parts[-1], state), random_state(device)

@@ -61,6 +61,7 @@ class MemoryWrite(NamedTuple):
         carried: the slots ``c`` that the gate mixes with the candidate, ``(B, w, d)``.
         evicted: the ``w`` oldest slots, which leave the bank, ``(B, w, d)``.
         candidate: ``tanh(s W_c + b_c)``, ``(B, w, d)``.
+        gate_score: what the gate is the opening of, ``s W_z + b_z``, ``(B, w, d)``.
     """
 
     memory: Tensor
@@ -69,6 +70,7 @@ class MemoryWrite(NamedTuple):
     carried: Tensor
     evicted: Tensor
     candidate: Tensor
+    gate_score: Tensor
 
 
 class GatedFIFOMemory(nn.Module):
@@ -155,14 +157,15 @@ class GatedFIFOMemory(nn.Module):
         evicted = memory[:, : self.write_slots]
         carried = evicted if self.carry == "oldest" else memory[:, -self.write_slots:]
         source = torch.cat((pooled, self.read_norm(carried)), dim=-1)
-        gate = self.opening(self.to_gate(source))
+        gate_score = self.to_gate(source)
+        gate = self.opening(gate_score)
         candidate = torch.tanh(self.to_candidate(source))
         after = push(memory, overwrite(carried, gate, candidate))
-        return MemoryWrite(after, gate, pooled, carried, evicted, candidate)
+        return MemoryWrite(after, gate, pooled, carried, evicted, candidate, gate_score)
 
-    def opening(self, activation: Tensor) -> Tensor:
-        """The gate of an activation: the logistic function, or its piecewise linear form with exact zeros."""
-        return torch.sigmoid(activation) if self.gate == "sigmoid" else hard_gate(activation)
+    def opening(self, score: Tensor) -> Tensor:
+        """The gate of a score: the logistic function, or its piecewise linear form with exact zeros."""
+        return torch.sigmoid(score) if self.gate == "sigmoid" else hard_gate(score)
 
     def pool_segment(self, hidden: Tensor) -> Tensor:
         """A segment ``(B, L, d)`` as ``w`` vectors ``(B, w, d)``."""

@@ -71,24 +71,27 @@ def record(model: RMAT) -> Iterator[Trace]:
 
 
 @contextmanager
-def collect_gates(model: LanguageModel) -> Iterator[list[Tensor]]:
+def collect_gates(model: LanguageModel, margin: float = 0.0) -> Iterator[list[Tensor]]:
     """The write gates ``z`` ``(B, w, d)`` of every layer and segment, with their gradient: for a penalty on them.
 
-    A model without gates gives none.
+    With ``margin``, the gates that scores higher by so much would give: where those are shut, the gates are shut
+    and not at the edge of opening. A model without gates gives none.
     """
-    blocks = [block for block in model.blocks if isinstance(block, HybridBlock)]
-    tap = _WriteCollector(lambda hidden, write: write.gate)
-    with _tapped(blocks, [tap] * len(blocks)):
-        yield tap.found
+    found: list[Tensor] = []
+    blocks = [block for block in model.blocks if isinstance(block, HybridBlock) and block.memory is not None]
+    taps = [_WriteCollector(found, lambda hidden, write, opening=block.memory.opening:
+                            opening(write.gate_score + margin)) for block in blocks]
+    with _tapped(blocks, taps):
+        yield found
 
 
 @torch.no_grad()
 def written_segments(model: RMAT, tokens: Tensor) -> list[list[Tensor]]:
     """For each layer the segments ``(B, L, d)`` that its memory is written from while ``model`` reads ``(B, T)``."""
-    taps = [_WriteCollector(lambda hidden, write: hidden) for _ in model.blocks]
-    with _tapped(model.blocks, taps):
+    found: list[list[Tensor]] = [[] for _ in model.blocks]
+    with _tapped(model.blocks, [_WriteCollector(layer, lambda hidden, write: hidden) for layer in found]):
         model(tokens)
-    return [tap.found for tap in taps]
+    return found
 
 
 @contextmanager
@@ -103,11 +106,10 @@ def _tapped(blocks: Sequence[HybridBlock], taps: list) -> Iterator[None]:
 
 
 class _WriteCollector:
-    """Keeps one tensor of every write, that which ``choose`` returns."""
+    """Adds to ``found`` one tensor of every write, that which ``choose`` returns."""
 
-    def __init__(self, choose: Callable[[Tensor, MemoryWrite], Tensor]) -> None:
-        self.choose = choose
-        self.found: list[Tensor] = []
+    def __init__(self, found: list[Tensor], choose: Callable[[Tensor, MemoryWrite], Tensor]) -> None:
+        self.found, self.choose = found, choose
 
     def attended(self, *_: object) -> None:
         """Attention is of no interest here."""

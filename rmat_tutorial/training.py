@@ -29,11 +29,11 @@ from .corpora import Corpus
 from .language_model import LanguageModel, build
 from .runs import RunFolder, TrainingError
 from .state import State
-from .tasks import Source
+from .tasks import IGNORED, PlacedTask, Source
 from .validate import require_choice, require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
-BAR_HIDES = ("step", "lr", "seconds")
+BAR_HIDES = ("step", "lr", "seconds", "by_segments_back")
 OF_THE_MODEL = ("config", "initial")  # what a state refers to and does not own
 SMOOTHING = 0.95  # of the running mean: it looks back about twenty steps
 
@@ -64,7 +64,11 @@ class TrainSettings:
             state. Otherwise it reads on in the text from where it stopped in the step before, with the state that it
             had there, detached (truncated back-propagation through time). 1: every row begins anew in every step, the
             only choice for tasks, whose streams end.
+        ragged: streams of more than one segment end anywhere in their last one, so that a model of tasks, whose
+            questions come last, learns to answer at every place of a segment and not only at its end.
         gate_penalty: weight of the mean write gate in the loss, from step ``gate_penalty_from`` on.
+        gate_margin: what is added to the scores of the gates in that mean. Above 0, a gate that is shut has to be shut
+            with a margin, so that what was not met in training does not open it.
         backprop: through the ``"whole"`` stream at once; the same gradient by ``"replay"``, in the memory of one
             segment; or ``"truncated"``, cut every ``backprop_segments`` segments. See ``backprop.py``.
         backprop_segments: of ``"truncated"``, and ``None`` otherwise.
@@ -82,8 +86,10 @@ class TrainSettings:
     max_segments: int = 16
     grow_below: float | None = 0.3
     restart: float = 1.0
+    ragged: bool = False
     gate_penalty: float = 3.0
     gate_penalty_from: int = 500
+    gate_margin: float = 0.0
     backprop: str = "whole"
     backprop_segments: int | None = None
     precision: str = "float32"
@@ -97,7 +103,7 @@ class TrainSettings:
         require_seed("seed", self.seed)
         for name in ("lr", "clip"):
             require_number(name, getattr(self, name), 0.0, above=True)
-        for name in ("weight_decay", "gate_penalty", "restart"):
+        for name in ("weight_decay", "gate_penalty", "gate_margin", "restart"):
             require_number(name, getattr(self, name), 0.0)
         if self.restart > 1.0:
             raise ValueError(f"restart must be a probability, from 0 to 1, got {self.restart}")
@@ -207,15 +213,20 @@ class Trainer:
         generator = step_generator(settings.seed, self.step)
         segments = self.curriculum.draw(settings, generator)
         length = segments * self.model.config.segment_len
-        if settings.restart == 1:
-            places, state = None, None
+        if settings.ragged and segments > 1:
+            length -= int(torch.randint(self.model.config.segment_len, (), generator=generator))
+        places, state, distances = None, None, None
+        if isinstance(self.source, PlacedTask):
+            tokens, targets, distances = next(self.source.pieces(settings.batch_size, length, length, generator))
+        elif settings.restart == 1:
             tokens, targets = self.source.batch(settings.batch_size, length, generator)
         else:
             places, state = self._rows(length, generator)
             tokens, targets = self.source.read(places, length)
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            score, gate, state = self._backpropagate(tokens.to(self.device), targets.to(self.device), state)
+            reading = self._backpropagate(tokens.to(self.device), targets.to(self.device), state)
+            score = reading.score
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
             if not (math.isfinite(score.loss) and torch.isfinite(norm)):
                 raise FloatingPointError(f"the loss is {score.mean_loss:.4g} and its gradient's norm {norm:.4g}")
@@ -226,11 +237,15 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.step()
         if places is not None:
-            self.streams = Streams(places + length, state)
+            self.streams = Streams(places + length, reading.state)
         self.step += 1
         metrics = {"step": self.step, "loss": score.mean_loss, self.source.metric: score.value(self.source.metric),
-                   "segments": segments, "max_segments": self.curriculum.segments, "gate": gate, "lr": lr,
+                   "segments": segments, "max_segments": self.curriculum.segments, "gate": reading.gate, "lr": lr,
                    "seconds": round(time.perf_counter() - began, 4)}
+        if distances is not None:
+            metrics["by_segments_back"] = by_segments_back(
+                reading.right.cpu(), targets, distances, self.model.config.segment_len
+            )
         self.curriculum = self.curriculum.after(score.mean_loss, settings)
         return metrics
 
@@ -252,6 +267,7 @@ class Trainer:
             self.model, tokens, targets, state, backprop=settings.backprop,
             backprop_segments=settings.backprop_segments, precision=settings.precision,
             gate_penalty=settings.gate_penalty if self.step >= settings.gate_penalty_from else None,
+            gate_margin=settings.gate_margin,
         )
 
     def state(self) -> dict[str, Any]:
@@ -267,6 +283,14 @@ class Trainer:
         fresh = self.model.init_state(self.settings.batch_size)
         self.streams = state["streams"] and Streams.from_values(state["streams"], fresh, self.device)
         self.step = state["step"]
+
+
+def by_segments_back(right: Tensor, targets: Tensor, distances: Tensor, segment_len: int) -> list[list[int]]:
+    """Right answers and all answers, by how many whole segments the fact lies before its question; all ``(B, T)``."""
+    asked = targets != IGNORED
+    back = distances[asked] // segment_len
+    return torch.stack([torch.bincount(back[right[asked]], minlength=int(back.max()) + 1), torch.bincount(back)],
+                       dim=1).tolist()
 
 
 def parameter_groups(model: LanguageModel, weight_decay: float) -> list[dict[str, Any]]:
@@ -295,7 +319,7 @@ def train(
     device: torch.device | str = "cpu",
     checkpoint_every: int = 50,
     progress: bool = True,
-    follow: Callable[[dict[str, Any]], object] | None = None,
+    follow: Callable[[dict[str, Any], LanguageModel], object] | None = None,
 ) -> LanguageModel:
     """Train a model in the folder ``out``: ``state.pt``, ``metrics.jsonl``, and at the end ``model.safetensors``.
 
@@ -303,7 +327,8 @@ def train(
         resume: go on with the run that ``out`` holds. Without it, ``out`` must not hold one.
         checkpoint_every: steps between two writes of the training state. A run is also saved when it is stopped.
         progress: show a progress bar.
-        follow: called with each step's line of metrics, those of a run that is resumed first.
+        follow: called with each step's line of metrics and the model as it is, with those of a run that is resumed
+            first.
 
     Raises:
         TrainingError: ``out`` holds a run already, or none to resume, or the loss is no longer finite.
@@ -330,15 +355,15 @@ def train(
             folder.save(trainer.state(), identity)
         folder.cut_metrics(trainer.step)
         for metrics in folder.lines() if follow is not None else ():
-            follow(metrics)
-        _run(trainer, folder, identity, checkpoint_every, progress, follow or (lambda metrics: None), stop)
+            follow(metrics, trainer.model)
+        _run(trainer, folder, identity, checkpoint_every, progress, follow or (lambda metrics, model: None), stop)
     trainer.model.eval().save(folder.model, extra={"task": source.describe()})
     return trainer.model
 
 
 def _run(
     trainer: Trainer, folder: RunFolder, identity: dict[str, Any], checkpoint_every: int, progress: bool,
-    follow: Callable[[dict[str, Any]], object], stop: threading.Event,
+    follow: Callable[[dict[str, Any], LanguageModel], object], stop: threading.Event,
 ) -> None:
     """Take the steps that are left; save every so often, at the end, and when asked to stop."""
     steps = trainer.settings.steps
@@ -353,7 +378,7 @@ def _run(
             bar.set_postfix({name: f"{value:.3g}" for name, value in metrics.items() if name not in BAR_HIDES
                              and value is not None}, refresh=False)
             bar.update()
-            follow(metrics)
+            follow(metrics, trainer.model)
             if stop.is_set() or trainer.step % checkpoint_every == 0 or trainer.step == steps:
                 folder.save(trainer.state(), identity)
             if stop.is_set() and trainer.step < steps:

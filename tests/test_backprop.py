@@ -151,7 +151,8 @@ def test_score_gate_state_and_draws_are_those_of_one_reading(way, length):
     assert torch.equal(torch.rand(1), drawn)
     scored = targets != IGNORED
     assert found.score.positions == scored.sum()
-    assert found.score.correct == (logits.argmax(-1) == targets)[scored].sum()
+    assert torch.equal(found.right, (logits.argmax(-1) == targets) & scored)
+    assert found.score.correct == found.right.sum()
     assert found.score.mean_loss == pytest.approx(cross_entropy(logits[scored], targets[scored]).item())
     assert found.gate == (pytest.approx(torch.stack(gates).mean().item()) if gates else None)
     assert found.state.position == state.position

@@ -21,7 +21,7 @@ settings = TrainSettings(steps=40, batch_size=2, max_segments=2, grow_below=None
 corpus, run = own_text("text.txt").corpus(), Path("run")
 seen = []
 
-def follow(metrics):
+def follow(metrics, model):
     seen.append(metrics["step"])
     time.sleep(0.02)  # so that the interrupt never comes too late
 """

@@ -57,7 +57,7 @@ def test_a_view_follows_and_ends_with_the_last_step(monkeypatch):
     first = view.png
     monkeypatch.setattr("rmat_tutorial.pictures.training.REDRAW_SECONDS", 1e9)
     for line in lines(5.0, 4.0, 3.0):
-        view.follow(line)
+        view.follow(line, None)
     assert view.bar.value == view.bar.max == 3
     assert view.caption == "Step 3 of 3: 4.00 bits per byte."
     assert view.png != first
@@ -72,9 +72,9 @@ class Bytes(RecallTask):
 
 def test_a_training_that_is_stopped_and_resumed_fills_one_picture(tmp_path):
     def until(stop):
-        def follow(metrics):
+        def follow(metrics, model):
             seen.append(metrics["step"])
-            view.follow(metrics)
+            view.follow(metrics, model)
             if metrics["step"] == stop:
                 signal.raise_signal(signal.SIGINT)
 

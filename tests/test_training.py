@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,9 +25,19 @@ from rmat_tutorial.baselines import KINDS, matching
 from rmat_tutorial.checkpoints import read_info
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate
-from rmat_tutorial.tasks import RecallTask
+from rmat_tutorial.language_model import build
+from rmat_tutorial.tasks import IGNORED, RecallTask
 from rmat_tutorial.tracing import collect_gates
-from rmat_tutorial.training import Curriculum, RunFolder, Trainer, TrainingError, TrainingStopped, TrainSettings, train
+from rmat_tutorial.training import (
+    Curriculum,
+    RunFolder,
+    Trainer,
+    TrainingError,
+    TrainingStopped,
+    TrainSettings,
+    by_segments_back,
+    train,
+)
 
 TASK = RecallTask(keys=3, values=2, facts=2, noise_tokens=2)
 CONFIG = RMATConfig(vocab_size=TASK.vocab_size, d_model=8, n_heads=2, n_layers=2, segment_len=6, chunk_size=3,
@@ -97,7 +107,7 @@ import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
 import test_training as t
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 t.run(t.Path(sys.argv[1]), replace(t.SETTINGS, steps=120), checkpoint_every=7)
 """
     process = subprocess.Popen([sys.executable, "-c", code, str(out)], cwd=Path(__file__).parent.parent)
@@ -169,7 +179,8 @@ def test_metrics_have_one_line_a_step(unbroken):
     entries = lines(unbroken[0])
     assert [entry["step"] for entry in entries] == list(range(1, 13))
     for entry in entries:
-        assert set(entry) == {"step", "loss", "accuracy", "segments", "max_segments", "gate", "lr", "seconds"}
+        assert set(entry) == {"step", "loss", "accuracy", "segments", "max_segments", "gate", "lr", "seconds",
+                              "by_segments_back"}
         assert 1 <= entry["segments"] <= entry["max_segments"] <= 4
         assert 0 <= entry["gate"] <= 1
     assert [entry["lr"] for entry in entries] == [SETTINGS.learning_rate(step) for step in range(12)]
@@ -263,23 +274,77 @@ def test_training_learns(tmp_path):
 
 
 def test_the_loss_is_that_of_the_answers_alone_and_the_penalty_begins_on_time():
-    trainer = Trainer(replace(CONFIG, dropout=0.0), TASK, replace(SETTINGS, gate_penalty=0.5))
+    trainer = Trainer(replace(CONFIG, dropout=0.0), TASK, replace(SETTINGS, gate_penalty=0.5, gate_margin=0.8))
     tokens, targets = TASK.batch(3, 12, torch.Generator().manual_seed(0))
     parameters = list(trainer.model.parameters())
-    with collect_gates(trainer.model) as gates:
+    with collect_gates(trainer.model) as gates, collect_gates(trainer.model, 0.8) as raised:
         logits = trainer.model(tokens).logits
     answers = cross_entropy(logits[:, -2:].flatten(0, 1), targets[:, -2:].flatten())
     mean_gate = torch.stack(gates).mean()
     for step, loss in ((SETTINGS.gate_penalty_from - 1, answers),
-                       (SETTINGS.gate_penalty_from, answers + 0.5 * mean_gate)):
+                       (SETTINGS.gate_penalty_from, answers + 0.5 * torch.stack(raised).mean())):
         trainer.step = step
         trainer.optimizer.zero_grad()
-        score, gate, _ = trainer._backpropagate(tokens, targets, None)
-        assert score.positions == 6
+        score, right, gate, _ = trainer._backpropagate(tokens, targets, None)
+        assert score.positions == 6 and score.correct == right.sum()
         assert score.mean_loss == pytest.approx(answers.item())
         assert gate == pytest.approx(mean_gate.item()) and 0 < gate < 1
         wanted = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         torch.testing.assert_close([parameter.grad for parameter in parameters], list(wanted))
+
+
+def test_a_shut_gate_is_penalised_within_the_margin_and_not_beyond_it():
+    model = build(replace(CONFIG, gate="hard", dropout=0.0))
+    tokens, _ = TASK.batch(3, 12, torch.Generator().manual_seed(0))
+    scores = []
+    for block in model.blocks:  # every score is the bias
+        torch.nn.init.zeros_(block.memory.to_gate.weight)
+        scores.append(block.memory.to_gate.bias)
+    for score, opening in ((-3.0, 0.1), (-3.5, 0.1 - 0.5 / 6), (-3.7, 0.0), (2.9, 1.0)):
+        for bias in scores:
+            torch.nn.init.constant_(bias, score)
+        with collect_gates(model, 0.6) as raised, collect_gates(model) as gates:
+            model(tokens)
+        assert torch.stack(raised).detach().mean().item() == pytest.approx(opening, abs=1e-6)
+        assert torch.stack(gates).detach().mean().item() == pytest.approx(max(0.0, score / 6 + 0.5), abs=1e-6)
+
+
+def test_ragged_streams_end_anywhere_in_their_last_segment_and_the_shortest_is_whole():
+    length = CONFIG.segment_len
+    seen = {}
+    trainer = Trainer(CONFIG, TASK, replace(SETTINGS, ragged=True, max_segments=3, grow_below=9.0))
+    pieces = TASK.pieces
+
+    class Watched(RecallTask):
+        def pieces(self, batch_size, tokens, piece, generator):
+            seen.setdefault(-(-tokens // length), set()).add(tokens)
+            return pieces(batch_size, tokens, piece, generator)
+
+    trainer.source = Watched(**{field.name: getattr(TASK, field.name) for field in fields(TASK)})
+    trainer.curriculum = Curriculum(3)
+    for _ in range(300):
+        metrics = trainer.advance()
+        assert sum(asked for _, asked in metrics["by_segments_back"]) == SETTINGS.batch_size * TASK.facts
+    assert seen[1] == {length}
+    assert seen[2] == set(range(length + 1, 2 * length + 1))
+    assert seen[3] == set(range(2 * length + 1, 3 * length + 1))
+
+
+def test_answers_are_counted_by_the_segments_between_fact_and_question():
+    right = torch.tensor([[True, False, True, False], [False, False, True, True]])
+    targets = torch.tensor([[5, IGNORED, 6, 7], [IGNORED, 5, 6, 7]])
+    distances = torch.tensor([[3, 0, 4, 11], [0, 8, 7, 1]])
+    assert by_segments_back(right, targets, distances, 4) == [[2, 2], [2, 2], [0, 2]]
+
+
+def test_the_line_of_a_step_says_how_far_back_the_facts_lay():
+    trainer = Trainer(CONFIG, TASK, replace(SETTINGS, max_segments=3, grow_below=None))
+    entry = trainer.advance()
+    counted = entry["by_segments_back"]
+    assert sum(asked for _, asked in counted) == SETTINGS.batch_size * TASK.facts
+    assert sum(right for right, _ in counted) / sum(asked for _, asked in counted) == entry["accuracy"]
+    assert 1 < len(counted) <= 3
+    assert "by_segments_back" not in Trainer(replace(CONFIG, vocab_size=256), TEXT, SETTINGS).advance()
 
 
 def test_a_model_without_memory_has_no_gate(tmp_path):
@@ -401,6 +466,7 @@ def test_a_source_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
 def test_a_run_that_replays_takes_the_steps_of_one_that_does_not(tmp_path, unbroken):
     model = run(tmp_path, replace(SETTINGS, backprop="replay"))
     for ours, theirs in zip(timeless(tmp_path), timeless(unbroken[0]), strict=True):
+        assert ours.pop("by_segments_back") == theirs.pop("by_segments_back")
         assert ours == pytest.approx(theirs, rel=1e-4)
     for ours, theirs in zip(model.parameters(), unbroken[1].parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-3)  # half the highest learning rate

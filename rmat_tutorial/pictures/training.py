@@ -10,6 +10,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from ..canvas import MovingCanvas
+from ..language_model import LanguageModel
 from ..plots import PATH_COLOURS
 from ..validate import require_int
 from ..widgets import Explorer
@@ -83,7 +84,7 @@ class TrainingView(Explorer):
         self.children = [heading, self.bar, *rest]
         self._drawn = 0.0
 
-    def follow(self, metrics: Mapping[str, Any]) -> None:
+    def follow(self, metrics: Mapping[str, Any], model: LanguageModel) -> None:
         """Take in a step's line of metrics, and show it when the last picture is old enough."""
         self.picture.add(metrics)
         self.bar.value = metrics["step"]
