@@ -29,7 +29,7 @@ from .corpora import Corpus
 from .language_model import LanguageModel, build
 from .runs import RunFolder, TrainingError
 from .state import State
-from .tasks import IGNORED, PlacedTask, Source
+from .tasks import IGNORED, PlacedTask, RecallTask, Source
 from .validate import require_choice, require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
@@ -66,6 +66,7 @@ class TrainSettings:
             only choice for tasks, whose streams end.
         ragged: streams of more than one segment end anywhere in their last one, so that a model of tasks, whose
             questions come last, learns to answer at every place of a segment and not only at its end.
+        vary_facts: of recall: each step's streams have from 1 to ``facts`` facts, see ``RecallTask.lighter``.
         gate_penalty: weight of the mean write gate in the loss, from step ``gate_penalty_from`` on.
         gate_margin: what is added to the scores of the gates in that mean. Above 0, a gate that is shut has to be shut
             with a margin, so that what was not met in training does not open it.
@@ -87,6 +88,7 @@ class TrainSettings:
     grow_below: float | None = 0.3
     restart: float = 1.0
     ragged: bool = False
+    vary_facts: bool = False
     gate_penalty: float = 3.0
     gate_penalty_from: int = 500
     gate_margin: float = 0.0
@@ -186,6 +188,8 @@ class Trainer:
             raise TrainingError(
                 f"restart must be 1 for {source.describe()['kind']}, whose streams end, got {settings.restart}"
             )
+        if settings.vary_facts and not isinstance(source, RecallTask):
+            raise TrainingError(f"vary_facts must be False for {source.describe()['kind']}: it is for recall")
         if settings.backprop == "replay" and config.kind == "full":
             raise TrainingError(
                 "backprop must be 'whole' or 'truncated' for kind 'full', got 'replay', which keeps a state for each "
@@ -200,7 +204,9 @@ class Trainer:
         self.step = 0
         for segments in (self.curriculum.segments, settings.max_segments):
             # A stream that the source cannot make is found now and not when the curriculum gets there.
-            source.stream(1, segments * config.segment_len, 1, torch.Generator())
+            length = segments * config.segment_len
+            task = source.lighter(length, torch.Generator()) if settings.vary_facts else source
+            task.stream(1, length, 1, torch.Generator())
 
     def advance(self) -> dict[str, Any]:
         """Take one step; returns its line of metrics.
@@ -217,7 +223,8 @@ class Trainer:
             length -= int(torch.randint(self.model.config.segment_len, (), generator=generator))
         places, state, distances = None, None, None
         if isinstance(self.source, PlacedTask):
-            tokens, targets, distances = next(self.source.pieces(settings.batch_size, length, length, generator))
+            task = self.source.lighter(length, generator) if settings.vary_facts else self.source
+            tokens, targets, distances = next(task.pieces(settings.batch_size, length, length, generator))
         elif settings.restart == 1:
             tokens, targets = self.source.batch(settings.batch_size, length, generator)
         else:
