@@ -21,13 +21,19 @@ from tqdm.auto import tqdm
 from .folders import home, write_whole
 from .runs import RunFolder
 
-PROGRAM = (sys.executable, "-m", "rmat_tutorial")
+COMMAND = "python -m rmat_tutorial"  # as one types it
+PROGRAM = (sys.executable, "-m", "rmat_tutorial")  # as it is run
 SCORE_WEIGHT = 100  # what a score counts on the progress bar: about as long as so many steps
 POLL_SECONDS = 0.5
 
 
 class ComparisonError(ValueError):
     """A comparison that cannot begin or go on; the message is one line for people."""
+
+
+def command_line(words: Iterable[object]) -> str:
+    """A command of the course as one types it."""
+    return f"{COMMAND} {shlex.join(map(str, words))}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Job:
 
     @property
     def command(self) -> str:
-        return f"python -m rmat_tutorial {shlex.join(self.words)}"
+        return command_line(self.words)
 
 
 @dataclass(frozen=True)

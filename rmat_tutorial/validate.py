@@ -17,6 +17,13 @@ def require_int(name: str, value: Any, minimum: int) -> None:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
+def require_index(name: str, value: Any, count: int) -> None:
+    """Raise unless ``value`` is an ``int`` from 0 to ``count - 1``."""
+    require_int(name, value, 0)
+    if value >= count:
+        raise ValueError(f"{name} must be below {count}, got {value}")
+
+
 def require_seed(name: str, value: Any) -> None:
     """Raise unless ``value`` is an ``int`` that torch takes as a seed, ``0 <= value < 2**64``."""
     require_int(name, value, 0)

@@ -13,10 +13,14 @@ import pytest
 import torch
 from strategies import assert_one_line
 
-from rmat_tutorial import RMAT, LanguageModel, RMATConfig, cli, folders
+from rmat_tutorial import RMAT, LanguageModel, RMATConfig, folders
 from rmat_tutorial.baselines import KINDS
 from rmat_tutorial.checkpoints import shipped_checkpoints
-from rmat_tutorial.cli import main
+from rmat_tutorial.cli import build_parser, main
+from rmat_tutorial.commands import train
+from rmat_tutorial.commands.options import lies_in
+from rmat_tutorial.jobs import COMMAND
+from rmat_tutorial.recipes import RECIPES
 from rmat_tutorial.runs import RunFolder
 from rmat_tutorial.tasks import TASKS, MQARTask, RecallTask
 from rmat_tutorial.training import TrainSettings
@@ -28,7 +32,7 @@ RECALL = ["train", "recall", *TINY, "--keys", "2", "--values", "2", "--facts", "
 
 @pytest.fixture(autouse=True)
 def short_scores(monkeypatch):
-    monkeypatch.setattr(cli, "SCORES", ((1, 2), (64, 2)))
+    monkeypatch.setattr(train, "SCORES", ((1, 2), (64, 2)))
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_recall_from_training_to_score(capsys, tmp_path):
     ]
     assert RMAT.from_checkpoint(out / "model.safetensors").config.gate == "hard"
     report = json.loads((out / "run.json").read_text())
-    assert shlex.split(report["command"]) == [*shlex.split(cli.PROGRAM), *RECALL, "--seed", "3", "--out", str(out)]
+    assert shlex.split(report["command"]) == [*shlex.split(COMMAND), *RECALL, "--seed", "3", "--out", str(out)]
     assert (report["seed"], report["threads"]) == (3, 1)
     assert report["versions"]["torch"] == torch.__version__
     assert report["device"]
@@ -104,9 +108,9 @@ def test_every_task_is_trained_and_its_checkpoint_builds_it_again(capsys, tmp_pa
 
 def test_a_recipe_has_room_for_its_task():
     for kind, task in TASKS.items():
-        recipe = cli.RECIPES[kind]
+        recipe = RECIPES[kind]
         assert task().batch(1, recipe.config.segment_len, torch.Generator())[0].shape == (1, recipe.config.segment_len)
-    assert set(cli.RECIPES) == {*TASKS, "text"}
+    assert set(RECIPES) == {*TASKS, "text"}
 
 
 def test_the_command_in_the_report_gives_the_same_weights(capsys, tmp_path):
@@ -167,7 +171,7 @@ def test_text_of_a_folder_is_split_by_file(capsys, tmp_path):
 
 def test_a_run_may_lie_in_a_hidden_folder_of_its_text(tmp_path):
     for name, inside in (("runs/text", True), (".runs/text", False), ("runs/.text", False), ("../runs", False)):
-        assert cli.lies_in(tmp_path / name, tmp_path) == inside
+        assert lies_in(tmp_path / name, tmp_path) == inside
 
 
 def test_documents_are_scored_by_position(capsys, tmp_path, text_file):
@@ -329,9 +333,9 @@ def test_a_shipped_checkpoint_is_what_its_json_says(capsys, name):
     report = json.loads((folders.data() / f"{name}.json").read_text())
     assert (folders.data() / f"{name}.safetensors").stat().st_size < 2_000_000
     # The command of the json still means the same model and the same training.
-    options = cli.build_parser().parse_args(shlex.split(report["command"])[3:])
+    options = build_parser().parse_args(shlex.split(report["command"])[3:])
     config = LanguageModel.from_checkpoint(name).config
-    wanted, settings = cli.run_settings(options, config.vocab_size)
+    wanted, settings = train.run_settings(options, config.vocab_size)
     assert wanted == config
     assert settings == TrainSettings(**report["settings"])
     score = report["scores"][0]

@@ -15,9 +15,10 @@ import pytest
 import torch
 from strategies import assert_one_line
 
-from rmat_tutorial import cli, comparison, jobs
+from rmat_tutorial import comparison, jobs
 from rmat_tutorial.baselines import KINDS
 from rmat_tutorial.cli import build_parser, main
+from rmat_tutorial.commands.train import run_settings, training_sources
 from rmat_tutorial.comparison import FULL, QUICK, Entry, Plan, best_rate, compare, describe
 from rmat_tutorial.jobs import ComparisonError
 from rmat_tutorial.runs import RunFolder
@@ -88,7 +89,7 @@ def journal(folder: Path) -> list[str]:
 
 def settings_of(words) -> tuple:
     options = build_parser().parse_args(list(words))
-    return cli.run_settings(options, 256)
+    return run_settings(options, 256)
 
 
 @pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
@@ -112,8 +113,8 @@ def test_every_model_reads_the_same_batches(restart, tmp_path):
     for kind in ("rmat", *KINDS):
         words = replace(PLAN, words=TINY, file=str(text)).training(Entry(kind, kind, restart), 1e-3, 3).words
         options = build_parser().parse_args(list(words))
-        source, _ = cli.training_sources(options, tmp_path / "out")
-        config, settings = cli.run_settings(options, 256)
+        source, _ = training_sources(options, tmp_path / "out")
+        config, settings = run_settings(options, 256)
         trainer = Trainer(config, source, settings)
         seen = read[kind] = []
         trainer.model.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].clone()))

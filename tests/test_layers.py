@@ -21,11 +21,12 @@ LAYERS = (
     "baselines",
     "tracing",
     "backprop training evaluation",
-    "benchmark jobs",
+    "benchmark jobs recipes",
     "comparison",
     "plots canvas exercises",
     "widgets predictions pictures facts",
     "playground",
+    "commands",
     "cli doctor",
     "__init__ __main__",
 )

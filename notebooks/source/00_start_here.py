@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from rmat_tutorial import RMAT, doctor, record
-from rmat_tutorial.cli import RECIPES
 from rmat_tutorial.exercises import check
 from rmat_tutorial.facts import make_stream, parse_facts
 from rmat_tutorial.measuring import cache_bytes
 from rmat_tutorial.playground import RecallPlayground, TextPlayground
 from rmat_tutorial.plots import PATH_COLOURS, show, use_style
 from rmat_tutorial.predictions import nearest, predict, reveal
+from rmat_tutorial.recipes import RECIPES
 from rmat_tutorial.tasks import RecallTask
 
 use_style()

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..validate import require_int
 from .keys import key_name
-from .placed import Episode, PlacedTask, checked_span, require_index
+from .placed import Episode, PlacedTask
 from .source import IGNORED
 
 
@@ -37,12 +36,7 @@ class CopyTask(PlacedTask):
     fact_span: tuple[float, float] = (0.0, 1.0)
 
     kind = "copy"
-
-    def __post_init__(self) -> None:
-        require_int("symbols", self.symbols, 2)
-        require_int("passage", self.passage, 1)
-        require_int("noise_tokens", self.noise_tokens, 1)
-        object.__setattr__(self, "fact_span", checked_span(self.fact_span))
+    answer_field = "symbols"
 
     @property
     def marker(self) -> int:
@@ -54,18 +48,11 @@ class CopyTask(PlacedTask):
         return self.marker + 1 + self.passage
 
     @property
-    def chance(self) -> float:
-        """Accuracy of a guess."""
-        return 1.0 / self.symbols
-
-    @property
     def question_tokens(self) -> int:
         return self.passage
 
-    def decode(self, token: int) -> str:
-        """A label for people: ``"B"`` a symbol, ``"▸"`` the marker, ``"2?"`` a question, ``"·"`` noise."""
-        token = int(token)
-        require_index("token", token, self.vocab_size)
+    def _label(self, token: int) -> str:
+        """``"B"`` a symbol, ``"▸"`` the marker, ``"2?"`` a question, ``"·"`` noise."""
         if token < self.noise_tokens:
             return "·"
         if token < self.marker:

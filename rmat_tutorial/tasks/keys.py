@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from ..validate import require_int
-from .placed import PlacedTask, checked_span, require_index
+from ..validate import require_index
+from .placed import PlacedTask
 from .source import IGNORED
 
 
@@ -28,11 +28,7 @@ class KeyValueTask(PlacedTask):
     values: int
     noise_tokens: int
 
-    def __post_init__(self) -> None:
-        require_int("keys", self.keys, 1)
-        require_int("values", self.values, 2)
-        require_int("noise_tokens", self.noise_tokens, 1)
-        object.__setattr__(self, "fact_span", checked_span(self.fact_span))
+    answer_field = "values"
 
     @property
     def first_fact(self) -> int:
@@ -50,11 +46,6 @@ class KeyValueTask(PlacedTask):
     def vocab_size(self) -> int:
         return self.first_answer + self.values
 
-    @property
-    def chance(self) -> float:
-        """Accuracy of a guess."""
-        return 1.0 / self.values
-
     def fact_token(self, key: int, value: int) -> int:
         """The token that states "key = value"."""
         require_index("key", key, self.keys)
@@ -71,10 +62,8 @@ class KeyValueTask(PlacedTask):
         require_index("value", value, self.values)
         return self.first_answer + value
 
-    def decode(self, token: int) -> str:
-        """A label for people: ``"B=3"`` a fact, ``"B?"`` a query, ``"3"`` an answer, ``"·"`` noise."""
-        token = int(token)
-        require_index("token", token, self.vocab_size)
+    def _label(self, token: int) -> str:
+        """``"B=3"`` a fact, ``"B?"`` a query, ``"3"`` an answer, ``"·"`` noise."""
         if token < self.first_fact:
             return "·"
         if token < self.first_query:

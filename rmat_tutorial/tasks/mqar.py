@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..validate import require_int
 from .keys import key_name
-from .placed import Episode, PlacedTask, checked_span, distinct, permutations, require_index
+from .placed import Episode, PlacedTask, distinct, permutations
 from .source import IGNORED
 
 
@@ -39,17 +38,15 @@ class MQARTask(PlacedTask):
     fact_span: tuple[float, float] = (0.0, 1.0)
 
     kind = "mqar"
+    answer_field = "values"
     cell = 2
 
     def __post_init__(self) -> None:
-        for name in ("keys", "pairs", "noise_tokens"):
-            require_int(name, getattr(self, name), 1)
-        require_int("values", self.values, 2)
+        super().__post_init__()
         if self.pairs > self.keys:
             raise ValueError(
                 f"pairs must be at most keys = {self.keys}, since each has a key of its own, got {self.pairs}"
             )
-        object.__setattr__(self, "fact_span", checked_span(self.fact_span))
 
     @property
     def first_value(self) -> int:
@@ -60,18 +57,11 @@ class MQARTask(PlacedTask):
         return self.first_value + self.values
 
     @property
-    def chance(self) -> float:
-        """Accuracy of a guess."""
-        return 1.0 / self.values
-
-    @property
     def question_tokens(self) -> int:
         return self.pairs
 
-    def decode(self, token: int) -> str:
-        """A label for people: ``"B"`` a key, ``"3"`` a value, ``"·"`` noise."""
-        token = int(token)
-        require_index("token", token, self.vocab_size)
+    def _label(self, token: int) -> str:
+        """``"B"`` a key, ``"3"`` a value, ``"·"`` noise."""
         if token < self.noise_tokens:
             return "·"
         return key_name(token - self.noise_tokens) if token < self.first_value else str(token - self.first_value)

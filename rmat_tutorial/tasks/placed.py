@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..validate import require_int, require_number
+from ..validate import require_index, require_int, require_number
 from .source import IGNORED
 
 
@@ -36,10 +36,17 @@ class PlacedTask(ABC):
 
     A stream is, in order: the end of a cell of background, where the cells do not fill the stream; cells of ``cell``
     tokens each, some with a fact; ``question_tokens`` tokens of questions.
+
+    Each task is a frozen dataclass. Its fields are ``fact_span`` and numbers of what there is, none of them 0.
+
+    Attributes:
+        kind: the name of the task.
+        answer_field: the field that says how many answers there are, at least 2.
     """
 
     metric = "accuracy"
     kind: ClassVar[str]
+    answer_field: ClassVar[str]
     cell: ClassVar[int] = 1
     fact_span: tuple[float, float]
 
@@ -51,17 +58,12 @@ class PlacedTask(ABC):
 
     @property
     @abstractmethod
-    def chance(self) -> float:
-        """Accuracy of a guess."""
-
-    @property
-    @abstractmethod
     def question_tokens(self) -> int:
         """Tokens that the questions take at the end of a stream."""
 
     @abstractmethod
-    def decode(self, token: int) -> str:
-        """A label for people."""
+    def _label(self, token: int) -> str:
+        """A label for people, of a token of the vocabulary."""
 
     @abstractmethod
     def _needs(self) -> tuple[int, str]:
@@ -83,6 +85,23 @@ class PlacedTask(ABC):
         """After each token, from those so far, the answer to what was asked with it, else ``IGNORED``."""
 
     # What follows from it.
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "fact_span":
+                require_int(field.name, getattr(self, field.name), 2 if field.name == self.answer_field else 1)
+        object.__setattr__(self, "fact_span", _checked_span(self.fact_span))
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a guess."""
+        return 1.0 / getattr(self, self.answer_field)
+
+    def decode(self, token: int) -> str:
+        """A label for people."""
+        token = int(token)
+        require_index("token", token, self.vocab_size)
+        return self._label(token)
 
     def describe(self) -> dict[str, Any]:
         """What identifies the task, as JSON values."""
@@ -173,10 +192,7 @@ class PlacedTask(ABC):
             held, cut_off = held[:, length:], 0
 
 
-# What the tasks check and draw.
-
-
-def checked_span(span: Any) -> tuple[float, float]:
+def _checked_span(span: Any) -> tuple[float, float]:
     """``fact_span`` as two floats, or an error that says what is wrong with it."""
     if not isinstance(span, (tuple, list)) or len(span) != 2:
         raise TypeError(f"fact_span must be two fractions such as (0.0, 1.0), got {span!r}")
@@ -188,11 +204,13 @@ def checked_span(span: Any) -> tuple[float, float]:
     return float(start), float(stop)
 
 
-def require_index(name: str, index: int, count: int) -> None:
-    """Raise unless ``index`` is an int from 0 to ``count - 1``."""
-    require_int(name, index, 0)
-    if index >= count:
-        raise ValueError(f"{name} must be below {count}, got {index}")
+def _put(piece: Tensor, places: Tensor, what: Tensor) -> None:
+    """Write ``what`` into ``piece`` (B, n) at ``places`` (B, count), skipping those outside of it."""
+    rows, columns = ((places >= 0) & (places < piece.shape[1])).nonzero(as_tuple=True)
+    piece[rows, places[rows, columns]] = what[rows, columns]
+
+
+# What the tasks draw.
 
 
 def distinct(rows: int, count: int, room: int, generator: torch.Generator) -> Tensor:
@@ -225,9 +243,3 @@ def last_columns(kinds: Tensor, count: int) -> Tensor:
     """In which column of ``kinds`` ``(B, n)`` each of the numbers below ``count`` stands last, ``(B, count)``."""
     columns = torch.arange(kinds.shape[1])
     return torch.where(kinds[:, None] == torch.arange(count)[:, None], columns, -1).amax(dim=2)
-
-
-def _put(piece: Tensor, places: Tensor, what: Tensor) -> None:
-    """Write ``what`` into ``piece`` (B, n) at ``places`` (B, count), skipping those outside of it."""
-    rows, columns = ((places >= 0) & (places < piece.shape[1])).nonzero(as_tuple=True)
-    piece[rows, places[rows, columns]] = what[rows, columns]

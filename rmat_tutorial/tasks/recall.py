@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..validate import require_int
 from .keys import KeyValueTask
 from .placed import Episode, distinct, permutations
 
@@ -38,7 +37,6 @@ class RecallTask(KeyValueTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_int("facts", self.facts, 1)
         if self.facts > self.keys:
             raise ValueError(
                 f"facts must be at most keys = {self.keys}, since each has a key of its own, got {self.facts}"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..validate import require_int
 from .keys import KeyValueTask
 from .placed import Episode, distinct, each_at_least_once, last_columns, permutations
 
@@ -39,8 +38,6 @@ class RewriteTask(KeyValueTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_int("keys_used", self.keys_used, 1)
-        require_int("writes", self.writes, 1)
         if self.keys_used > self.keys:
             raise ValueError(f"keys_used must be at most keys = {self.keys}, got {self.keys_used}")
         if self.writes < self.keys_used:

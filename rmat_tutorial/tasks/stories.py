@@ -9,17 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ..validate import require_int
-from .placed import (
-    Episode,
-    PlacedTask,
-    checked_span,
-    distinct,
-    each_at_least_once,
-    last_columns,
-    permutations,
-    require_index,
-)
+from .placed import Episode, PlacedTask, distinct, each_at_least_once, last_columns, permutations
 from .source import IGNORED
 
 PEOPLE = ("mary", "john", "sandra", "daniel", "julie", "fred")
@@ -78,38 +68,29 @@ class StoriesTask(PlacedTask):
     fact_span: tuple[float, float] = (0.0, 1.0)
 
     kind = "stories"
+    answer_field = "places"
     cell = 6
     vocab_size = len(WORDS)
 
     def __post_init__(self) -> None:
-        for name, minimum, names in (("people", 1, PEOPLE), ("places", 2, PLACES), ("objects", 1, OBJECTS)):
+        super().__post_init__()
+        for name, names in (("people", PEOPLE), ("places", PLACES), ("objects", OBJECTS)):
             count = getattr(self, name)
-            require_int(name, count, minimum)
             if count > len(names):
                 raise ValueError(f"{name} must be at most {len(names)}, as many as have a name, got {count}")
-        require_int("moves", self.moves, 1)
         if self.moves < self.people:
             raise ValueError(
                 f"moves must be at least people = {self.people}, since each of them goes somewhere, got {self.moves}"
             )
-        require_int("hops", self.hops, 1)
         if self.hops > 2:
             raise ValueError(f"hops must be 1 or 2, got {self.hops}")
-        object.__setattr__(self, "fact_span", checked_span(self.fact_span))
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of a guess."""
-        return 1.0 / self.places
 
     @property
     def question_tokens(self) -> int:
         return 5 * (self.people if self.hops == 1 else self.objects)
 
-    def decode(self, token: int) -> str:
+    def _label(self, token: int) -> str:
         """The word."""
-        token = int(token)
-        require_index("token", token, self.vocab_size)
         return WORDS[token]
 
     def _needs(self) -> tuple[int, str]:

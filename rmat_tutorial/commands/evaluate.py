@@ -1,0 +1,147 @@
+"""``evaluate``: the score of a model on streams or on documents, or what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..benchmark import BANKS, READ_TOKENS, AlteredBank, FreshEvery, costs, long_generation
+from ..checkpoints import read_info, shipped_checkpoints
+from ..corpora import SPLITS
+from ..evaluation import EDGES, DocumentEvaluation, Evaluation, evaluate, evaluate_documents
+from ..language_model import LanguageModel
+from ..recipes import RECIPES
+from ..runs import RunFolder
+from ..tasks import TASKS, Source
+from .machine import add_machine, device_name, prepare_machine
+from .options import UsageError, given, option_of, text_of
+
+IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
+DOCUMENT_FIELDS = ("split", "up_to", "fresh_every", "bank")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="NAME_OR_PATH", help="a shipped model, a checkpoint file, or a run's folder")
+    parser.add_argument("--file", type=Path, metavar="PATH",
+                        help="text: score on this file or folder; on its test part, if it was trained on")
+    parser.add_argument("--documents", action="store_true", default=None,
+                        help="text: score by position in the document, in place of random streams")
+    by_document = parser.add_argument_group("with --documents")
+    by_document.add_argument("--split", choices=SPLITS,
+                             help="of the text that the model was trained on (default: test)")
+    by_document.add_argument("--up-to", type=int, metavar="POSITION", help=f"read no further (default: {EDGES[-1]})")
+    by_document.add_argument("--fresh-every", type=int, metavar="TOKENS", help="forget everything after so many tokens")
+    by_document.add_argument("--bank", choices=tuple(BANKS), help="read each segment with such a bank, not its own")
+    parser.add_argument("--costs", action="store_true", default=None,
+                        help="text: measure speed and memory in training and in generation, in place of a score")
+    parser.add_argument("--read", type=int, nargs="+", metavar="TOKENS",
+                        help="with --costs: read so many before generating "
+                             f"(default: {' '.join(map(str, READ_TOKENS))})")
+    parser.add_argument("--generate", type=int, metavar="TOKENS",
+                        help="text: measure speed and memory while so many are generated, in place of a score")
+    parser.add_argument("--tokens", type=int, default=4096, help="length of each stream (default: %(default)s)")
+    parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    add_machine(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, arguments: list[str]) -> int:
+    device = prepare_machine(options)
+    if not options.documents and (foreign := given(options, DOCUMENT_FIELDS)):
+        raise UsageError(f"{option_of(next(iter(foreign)))} needs --documents")
+    if options.read is not None and not options.costs:
+        raise UsageError("--read needs --costs")
+    asked = list(given(options, IN_PLACE))
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]} are two things to measure: give one")
+    path = options.model
+    if path not in shipped_checkpoints() and Path(path).is_dir():
+        path = RunFolder(Path(path)).model
+    source = evaluation_source(read_info(path)["extra"].get("task"), options)
+    model = LanguageModel.from_checkpoint(path, device)
+    if asked and not options.documents:
+        print(json.dumps({**measured(model, source, device, options), "model": options.model,
+                          "device": device_name(device)}))
+        return 0
+    if options.documents:
+        score = evaluate_documents(altered(model, options), source, edges_up_to(options.up_to))
+        print(describe_documents(score))
+    else:
+        score = evaluate(model, source, options.tokens, options.sequences, options.seed)
+        print(describe_score(score))
+    if options.json:
+        print(json.dumps({**score.to_dict(), "model": options.model, "device": device_name(device)}))
+    return 0
+
+
+def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Namespace) -> Source:
+    """What to score a checkpoint on: its task, or text that it was not trained on."""
+    match trained_on:
+        case {"kind": kind, **task} if kind in TASKS:
+            for name in given(options, ("file", *IN_PLACE)):
+                raise UsageError(f"--{name} is for text models; {options.model} was trained on {kind}")
+            return TASKS[kind](**task)
+        case {"kind": "text", "fingerprint": fingerprint}:
+            text = text_of(options.file)
+            if options.file is None or text("all").fingerprint == fingerprint:
+                return text(options.split or "test")
+            if options.split is not None:
+                raise UsageError(f"--split is of the text that {options.model} was trained on; --file has another")
+            return text("all")
+    raise UsageError(f"{options.model} does not say what it was trained on; evaluate a model that train has saved")
+
+
+def altered(model: LanguageModel, options: argparse.Namespace) -> LanguageModel | FreshEvery | AlteredBank:
+    """The model, or it with the past that the options ask for."""
+    if options.bank is not None and options.fresh_every is not None:
+        raise UsageError("--bank and --fresh-every are two ways to alter the past: give one")
+    if options.bank is not None:
+        return AlteredBank(model, options.bank)
+    return model if options.fresh_every is None else FreshEvery(model, options.fresh_every)
+
+
+def edges_up_to(position: int | None) -> tuple[int, ...]:
+    """``EDGES``, or those before ``position`` and itself."""
+    return EDGES if position is None else (*(edge for edge in EDGES if edge < position), position)
+
+
+def measured(
+    model: LanguageModel, source: Source, device: torch.device, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Costs, or those of a long generation."""
+    if device.type != "cpu":
+        name = "costs" if options.costs else "generate"
+        raise UsageError(f"--{name} measures processor time: use --device cpu, got {device}")
+    if options.costs:
+        return {"costs": costs(model, source, RECIPES["text"].settings, options.read or READ_TOKENS)}
+    return {"generation": long_generation(model, options.generate)}
+
+
+def describe_score(score: Evaluation) -> str:
+    name = score.metric.replace("_", " ")
+    lines = [f"{describe_source(score.source)}: {name} {score.value:.4f} over {score.positions} positions "
+             f"({score.sequences} streams of {score.tokens} tokens, seed {score.seed})"]
+    lines += [f"  fact {part['above']} to {part['to']} tokens back: {part['accuracy']:.4f} of {part['answers']}"
+              for part in score.by_distance]
+    return "\n".join(lines)
+
+
+def describe_documents(score: DocumentEvaluation) -> str:
+    """A table: a row for each group of documents, a column for each bin of position."""
+    rows: list[list[object]] = [["", "documents", *(f"{low}–" for low in score.edges[:-1])]]
+    for group in score.groups:
+        found = {part["from"]: f"{part['bits_per_byte']:.4f}" for part in group["bins"]}
+        rows.append([f"at least {group['at_least']} bytes", group["documents"],
+                     *(found.get(low, "") for low in score.edges[:-1])])
+    lines = [f"{row[0]:>22}{row[1]:>12}{''.join(f'{cell:>8}' for cell in row[2:])}".rstrip() for row in rows]
+    return "\n".join([f"{describe_source(score.source)}: bits per byte by position in the document", *lines])
+
+
+def describe_source(source: dict[str, Any]) -> str:
+    return f"{source['name']}, {source['split']} split" if source["kind"] == "text" else source["kind"]

@@ -1,0 +1,157 @@
+"""``train``: a model of a task or of text, with checkpoints, and scores when it is trained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import folders
+from ..backprop import BACKPROPS, PRECISIONS
+from ..baselines import KINDS, matching
+from ..config import CARRIES, GATES, PATHS, POOLS, ModelConfig
+from ..evaluation import Evaluation, evaluate
+from ..jobs import command_line
+from ..recipes import RECIPES
+from ..runs import RunFolder
+from ..tasks import TASKS, Source
+from ..training import TrainSettings, train
+from .evaluate import describe_score
+from .machine import add_machine, device_name, prepare_machine, versions
+from .options import UsageError, given, lies_in, option_of, text_of
+
+SCORE_SEED = 1
+SCORES = ((1, 512), (64, 64))  # length, in longest streams of training, and number of the streams that are scored
+MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "memory_slots", "write_slots")
+MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
+TASK_FIELDS = {name: tuple(field.name for field in fields(task)) for name, task in TASKS.items()}
+TASK_OPTIONS = tuple(dict.fromkeys(name for names in TASK_FIELDS.values() for name in names))
+SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "restart", "gate_penalty", "backprop",
+                   "backprop_segments", "precision", "seed")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", choices=sorted(RECIPES))
+    parser.add_argument("--file", type=Path, metavar="PATH",
+                        help="text: train on the bytes of this file, or of the files in this folder")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK in the course's own folder)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
+    parser.add_argument("--no-scores", action="store_true", help="do not score the model when it is trained")
+    add_machine(parser)
+    parser.add_argument("--seed", type=int, help="of weights, batches and dropout")
+    training = parser.add_argument_group("training (default: as the shipped checkpoint, where there is one)")
+    training.add_argument("--steps", type=int)
+    training.add_argument("--batch-size", type=int)
+    training.add_argument("--lr", type=float, help="highest learning rate")
+    training.add_argument("--warmup", type=int, metavar="STEPS", help="in which the learning rate rises")
+    training.add_argument("--max-segments", type=int, help="longest streams, in segments")
+    training.add_argument("--restart", type=float, metavar="PROBABILITY",
+                          help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
+    training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")
+    training.add_argument("--backprop", choices=BACKPROPS,
+                          help="through the whole stream at once, the same by replay in the memory of one segment, "
+                               "or truncated")
+    training.add_argument("--backprop-segments", type=int, metavar="SEGMENTS",
+                          help="with --backprop truncated: the gradient is cut every so many")
+    training.add_argument("--precision", choices=PRECISIONS, help="of the products of matrices in the forward pass")
+    model = parser.add_argument_group("model (default: as the shipped checkpoint, where there is one)")
+    for name in MODEL_FIELDS:
+        model.add_argument(option_of(name), type=int)
+    model.add_argument("--baseline", choices=KINDS, help="train a model of this kind, of the size of the RMAT")
+    model.add_argument("--paths", help=f"some of {','.join(PATHS)}, with commas between")
+    model.add_argument("--gate", choices=GATES)
+    model.add_argument("--carry", choices=CARRIES)
+    model.add_argument("--pool", choices=POOLS)
+    model.add_argument("--gate-bias", type=float, help="initial bias of the write gate; far above 0 it stays open")
+    task = parser.add_argument_group("tasks: what their streams hold (text has none of these)")
+    for name in TASK_OPTIONS:
+        if name != "fact_span":
+            task.add_argument(option_of(name), type=int, help=tasks_with(name))
+    task.add_argument("--fact-span", type=float, nargs=2, metavar=("START", "STOP"),
+                      help="all tasks: the part of the stream in which facts lie, as fractions, such as 0 0.5")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, arguments: list[str]) -> int:
+    device = prepare_machine(options)
+    folder = RunFolder(options.out or folders.home() / "runs" / options.task)
+    source, held_out = training_sources(options, folder.path)
+    config, settings = run_settings(options, source.vocab_size)
+
+    model = train(config, source, settings, folder.path, resume=options.resume, device=device,
+                  checkpoint_every=options.checkpoint_every)
+    scores = []
+    for times, sequences in () if options.no_scores else SCORES:
+        tokens = times * settings.max_segments * config.segment_len
+        if options.task == "text":
+            tokens = min(tokens, len(held_out) - 1)
+        scores.append(evaluate(model, held_out, tokens, sequences, SCORE_SEED))
+        print(describe_score(scores[-1]))
+    report = run_report(arguments, settings, device, folder, scores, options.file)
+    folders.write_whole(folder.report, (json.dumps(report, indent=2) + "\n").encode())
+    print(f"saved {folder.model} and {folder.report.name}")
+    return 0
+
+
+def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[ModelConfig, TrainSettings]:
+    """The recipe of the task with what the options change; a baseline matches the RMAT of the same options."""
+    recipe = RECIPES[options.task]
+    config = replace(recipe.config, vocab_size=vocab_size, **given(options, (*MODEL_FIELDS, *MEMORY_FIELDS)))
+    if options.paths is not None:
+        config = replace(config, paths=tuple(options.paths.split(",")))
+    if options.baseline is not None:
+        config = matching(config, options.baseline)
+    return config, replace(recipe.settings, **given(options, SETTINGS_FIELDS))
+
+
+def training_sources(options: argparse.Namespace, out: Path) -> tuple[Source, Source]:
+    """The task or the text that the options ask for, and what its model is scored on."""
+    own = TASK_FIELDS.get(options.task, ())
+    for name in given(options, [name for name in TASK_OPTIONS if name not in own]):
+        raise UsageError(f"{option_of(name)} is for train {tasks_with(name)}")
+    if options.task in TASKS:
+        if options.file is not None:
+            raise UsageError(f"--file is for train text; {options.task} makes its own streams")
+        task = TASKS[options.task](**given(options, own))
+        return task, task
+    text = text_of(options.file)
+    if options.file is not None and lies_in(out, options.file):
+        raise UsageError(f"--out {out} must lie outside of --file {options.file}, or the run changes its own text")
+    held_out = text("test")
+    if len(held_out) < 2:
+        raise UsageError(f"{options.file} is too short: its test part, a twentieth, must have at least 2 bytes")
+    return text("train"), held_out
+
+
+def tasks_with(name: str) -> str:
+    """The tasks that have a field of this name."""
+    return ", ".join(task for task, names in TASK_FIELDS.items() if name in names)
+
+
+def run_report(
+    arguments: list[str], settings: TrainSettings, device: torch.device, folder: RunFolder, scores: list[Evaluation],
+    file: Path | None,
+) -> dict[str, Any]:
+    """How a checkpoint was made and what it scores, for ``run.json``."""
+    return {
+        "command": command_line([word for word in arguments if word != "--resume"]),
+        "seed": settings.seed,
+        "settings": asdict(settings),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "training_seconds": round(folder.seconds(), 3),
+        "scores": [{**score.to_dict(), "command": evaluate_command(folder, score, file)} for score in scores],
+    }
+
+
+def evaluate_command(folder: RunFolder, score: Evaluation, file: Path | None) -> str:
+    """The command that gives this score again."""
+    on_file = [] if file is None else ["--file", file]
+    return command_line(["evaluate", folder.path, *on_file, "--tokens", score.tokens, "--sequences", score.sequences,
+                         "--seed", score.seed, "--json"])

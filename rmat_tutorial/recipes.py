@@ -1,0 +1,32 @@
+"""How the course trains when nobody says otherwise: a model and settings for each task, and for text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .config import RMATConfig
+from .tasks import TASKS
+from .training import TrainSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``train`` does when no option says otherwise: how the shipped checkpoint of that name was made,
+    where there is one."""
+
+    config: RMATConfig
+    settings: TrainSettings
+
+
+_TASK_RECIPE = Recipe(RMATConfig(write_slots=8, gate="hard"), TrainSettings())
+RECIPES = {
+    **dict.fromkeys(TASKS, _TASK_RECIPE),
+    # A segment must hold the shortest story and its questions.
+    "stories": Recipe(
+        replace(_TASK_RECIPE.config, segment_len=64, chunk_size=16), replace(_TASK_RECIPE.settings, max_segments=8)
+    ),
+    "text": Recipe(
+        RMATConfig(d_model=96, segment_len=64, chunk_size=16, gate="hard"),
+        TrainSettings(steps=3000, batch_size=16, max_segments=8, grow_below=None, gate_penalty=0.0, warmup=200),
+    ),
+}
