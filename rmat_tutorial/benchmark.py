@@ -75,7 +75,7 @@ def shuffled(bank: Tensor) -> Tensor:
     """
     rows = bank.shape[0]
     if rows < 2:
-        raise ValueError("bank = 'shuffled' needs two or more documents side by side, got 1")
+        raise ValueError("bank = 'shuffled' needs two or more rows side by side, got 1")
     return bank[[*range(1, rows), rows - 2]]
 
 

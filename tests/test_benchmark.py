@@ -118,7 +118,7 @@ def test_what_cannot_be_altered_says_why(model):
         AlteredBank(build(replace(CONFIG, paths=("full", "chunk"))), "zeroed")
     with pytest.raises(ValueError, match="bank must be one of"):
         AlteredBank(model, "frozen")
-    with pytest.raises(ValueError, match="two or more documents"):
+    with pytest.raises(ValueError, match="two or more rows"):
         AlteredBank(model, "shuffled")(torch.zeros(1, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="tokens must be at least 1"):
         FreshEvery(model, 0)

@@ -210,7 +210,8 @@ def test_options_reach_model_task_and_settings(capsys, tmp_path):
     out = tmp_path / "run"
     call(capsys, *RECALL, "--out", out, "--paths", "full,chunk", "--gate", "sigmoid", "--carry", "oldest",
          "--pool", "mean", "--gate-bias", "-1.5", "--fact-span", "0.25", "0.75", "--lr", "0.01",
-         "--gate-penalty", "0.1", "--backprop", "truncated", "--backprop-segments", "1", "--precision", "bfloat16")
+         "--gate-penalty", "0.1", "--backprop", "truncated", "--backprop-segments", "1", "--precision", "bfloat16",
+         "--ragged", "--vary-facts", "--gate-margin", "0.5", "--gate-penalty-from", "2", "--grow-below", "0.7")
     identity = RunFolder(out).read()["identity"]
     config, settings = identity["config"], identity["settings"]
     assert (config["paths"], config["gate"], config["carry"]) == (["full", "chunk"], "sigmoid", "oldest")
@@ -219,6 +220,8 @@ def test_options_reach_model_task_and_settings(capsys, tmp_path):
     assert (settings["lr"], settings["gate_penalty"], settings["steps"]) == (0.01, 0.1, 4)
     assert (settings["backprop"], settings["backprop_segments"]) == ("truncated", 1)
     assert settings["precision"] == "bfloat16"
+    assert (settings["ragged"], settings["vary_facts"], settings["grow_below"]) == (True, True, 0.7)
+    assert (settings["gate_margin"], settings["gate_penalty_from"]) == (0.5, 2)
     assert identity["source"]["fact_span"] == [0.25, 0.75]
 
 
@@ -264,9 +267,9 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["evaluate", "{tmp}/recall.safetensors", "--threads", "0"], ("--threads", "got 0")),
         (["evaluate", "{tmp}/nan.safetensors", "--tokens", "64"], ("the loss is nan",)),
         (["train", "recall", "--file", "{tmp}/notes.txt"], ("--file is for train text",)),
-        (["train", "text", "--facts", "3"], ("--facts is for train recall",)),
-        (["train", "text", "--fact-span", "0", "1"], ("--fact-span is for train recall, rewrite, copy",)),
-        (["train", "stories", "--values", "3"], ("--values is for train recall, rewrite, mqar",)),
+        (["train", "text", "--facts", "3"], ("--facts is for recall", "got text")),
+        (["train", "text", "--fact-span", "0", "1"], ("--fact-span is for recall, rewrite, copy", "got text")),
+        (["train", "stories", "--values", "3"], ("--values is for recall, rewrite, mqar", "got stories")),
         (["train", "copy", "--file", "{tmp}/notes.txt"], ("--file is for train text", "copy makes its own")),
         (["train", "rewrite", "--writes", "3"], ("writes", "at least keys_used = 4", "got 3")),
         (["train", "stories", "--segment-len", "40"], ("tokens = 40 is too short: 7 sentences", "use a longer stream")),
@@ -280,6 +283,13 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["train", "recall", "--restart", "0.5"], ("restart must be 1 for recall", "streams end")),
         (["train", "recall", "--baseline", "lstm"], ("--baseline", "'lstm'")),
         (["evaluate", "{tmp}/recall.safetensors", "--documents"], ("--documents is for text models",)),
+        (["evaluate", "{tmp}/recall.safetensors", "--pairs", "2"], ("--pairs is for mqar", "got recall")),
+        (["evaluate", "{tmp}/recall.safetensors", "--keys", "9"], ("source has", "vocab_size")),
+        (["evaluate", "{tmp}/recall.safetensors", "--up-to", "9"], ("--up-to needs --documents",)),
+        (["evaluate", "text", "--facts", "2"], ("--facts is for recall", "got text")),
+        (["evaluate", "text", "--costs", "--bank", "zeroed"], ("--bank is for scores", "--costs")),
+        (["train", "mqar", "--out", "{tmp}/new", "--vary-facts"], ("vary_facts must be False for mqar",)),
+        (["train", "recall", "--gate-margin", "-1"], ("gate_margin", "-1")),
         (["train", "text", "--file", "{tmp}/notes.txt"], ("tokens = 512", "train split of notes.txt has 90")),
         (["train", "text", "--file", "{tmp}/short.txt", "--segment-len", "1", "--chunk-size", "1"],
          ("short.txt is too short", "at least 2 bytes")),
@@ -354,6 +364,26 @@ def test_the_shipped_models_differ_in_what_they_remember():
     assert (long["tokens"], short["tokens"]) == (32768, 32768)
     assert long["accuracy"] >= 0.98
     assert short["accuracy"] < 0.2  # a guess scores 0.125
+
+
+def test_streams_of_several_lengths_hold_what_the_options_say(capsys):
+    arguments = ("evaluate", "recall", "--facts", "2", "--fact-span", "0", "0.5", "--sequences", "4")
+    _, printed, _ = call(capsys, *arguments, "--tokens", "64", "128", "--json")
+    short, long = last_line(printed)["scores"]
+    assert (short["tokens"], long["tokens"]) == (64, 128)
+    assert short["positions"] == long["positions"] == 8
+    assert short["source"] == {**RecallTask().describe(), "facts": 2, "fact_span": [0.0, 0.5]}
+    assert 0 < short["most_resident_bytes"] <= long["most_resident_bytes"]
+    _, printed, _ = call(capsys, *arguments, "--tokens", "128", "--json")
+    alone = last_line(printed)
+    assert alone.pop("most_resident_bytes") > 0
+    assert {name: long[name] for name in alone if name in long} == {name: alone[name] for name in alone if name in long}
+
+
+@pytest.mark.parametrize("past", [("--bank", "zeroed"), ("--fresh-every", "32")])
+def test_a_task_without_its_bank_is_a_guess(capsys, past):
+    _, printed, _ = call(capsys, "evaluate", "recall", *past, "--tokens", "512", "--sequences", "64", "--json")
+    assert last_line(printed)["accuracy"] < 0.3  # a guess scores 0.125; some facts lie in the last segment
 
 
 def test_a_shipped_name_comes_before_a_folder_of_that_name(capsys, tmp_path, monkeypatch):

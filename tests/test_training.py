@@ -330,6 +330,21 @@ def test_ragged_streams_end_anywhere_in_their_last_segment_and_the_shortest_is_w
     assert seen[3] == set(range(2 * length + 1, 3 * length + 1))
 
 
+def test_recall_is_trained_with_as_many_facts_as_were_drawn_and_as_fit():
+    task = RecallTask(keys=8, values=2, facts=8, noise_tokens=2)
+    trainer = Trainer(replace(CONFIG, vocab_size=task.vocab_size), task,
+                      replace(SETTINGS, vary_facts=True, max_segments=3, grow_below=9.0))
+    trainer.curriculum = Curriculum(3)
+    seen = set()
+    for _ in range(150):
+        metrics = trainer.advance()
+        facts, rest = divmod(sum(asked for _, asked in metrics["by_segments_back"]), SETTINGS.batch_size)
+        assert rest == 0
+        seen.add((metrics["segments"], facts))
+    assert {facts for segments, facts in seen if segments == 1} == {1, 2, 3}  # half of its 6 tokens
+    assert {facts for segments, facts in seen if segments == 3} == set(range(1, 9))
+
+
 def test_answers_are_counted_by_the_segments_between_fact_and_question():
     right = torch.tensor([[True, False, True, False], [False, False, True, True]])
     targets = torch.tensor([[5, IGNORED, 6, 7], [IGNORED, 5, 6, 7]])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..benchmark import BANKS, READ_TOKENS, AlteredBank, FreshEvery, costs, long_generation
+from ..benchmark import BANKS, READ_TOKENS, AlteredBank, FreshEvery, costs, long_generation, resident_bytes
 from ..checkpoints import read_info, shipped_checkpoints
 from ..corpora import SPLITS
 from ..evaluation import EDGES, DocumentEvaluation, Evaluation, evaluate, evaluate_documents
@@ -19,9 +19,12 @@ from ..runs import RunFolder
 from ..tasks import TASKS, Source
 from .machine import add_machine, device_name, prepare_machine
 from .options import UsageError, given, option_of, text_of
+from .task_options import add_task_options, task_fields
 
+Model = LanguageModel | FreshEvery | AlteredBank
 IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
-DOCUMENT_FIELDS = ("split", "up_to", "fresh_every", "bank")
+DOCUMENT_FIELDS = ("split", "up_to")
+ALTERED_PAST = ("fresh_every", "bank")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     by_document.add_argument("--split", choices=SPLITS,
                              help="of the text that the model was trained on (default: test)")
     by_document.add_argument("--up-to", type=int, metavar="POSITION", help=f"read no further (default: {EDGES[-1]})")
-    by_document.add_argument("--fresh-every", type=int, metavar="TOKENS", help="forget everything after so many tokens")
-    by_document.add_argument("--bank", choices=tuple(BANKS), help="read each segment with such a bank, not its own")
+    parser.add_argument("--fresh-every", type=int, metavar="TOKENS", help="forget everything after so many tokens")
+    parser.add_argument("--bank", choices=tuple(BANKS), help="read each segment with such a bank, not its own")
     parser.add_argument("--costs", action="store_true", default=None,
                         help="text: measure speed and memory in training and in generation, in place of a score")
     parser.add_argument("--read", type=int, nargs="+", metavar="TOKENS",
@@ -43,11 +46,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                              f"(default: {' '.join(map(str, READ_TOKENS))})")
     parser.add_argument("--generate", type=int, metavar="TOKENS",
                         help="text: measure speed and memory while so many are generated, in place of a score")
-    parser.add_argument("--tokens", type=int, default=4096, help="length of each stream (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[4096], metavar="TOKENS",
+                        help="length of each stream; several are scored one after the other (default: 4096)")
     parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     add_machine(parser)
+    add_task_options(parser, "tasks: what their streams hold (default: as in training)")
     parser.set_defaults(run=run)
 
 
@@ -60,6 +65,8 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     asked = list(given(options, IN_PLACE))
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]} are two things to measure: give one")
+    if asked and not options.documents and (altering := given(options, ALTERED_PAST)):
+        raise UsageError(f"{option_of(next(iter(altering)))} is for scores, and --{asked[0]} is none")
     path = options.model
     if path not in shipped_checkpoints() and Path(path).is_dir():
         path = RunFolder(Path(path)).model
@@ -72,12 +79,22 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.documents:
         score = evaluate_documents(altered(model, options), source, edges_up_to(options.up_to))
         print(describe_documents(score))
+        found = score.to_dict()
     else:
-        score = evaluate(model, source, options.tokens, options.sequences, options.seed)
-        print(describe_score(score))
+        found = stream_scores(altered(model, options), source, options)
     if options.json:
-        print(json.dumps({**score.to_dict(), "model": options.model, "device": device_name(device)}))
+        print(json.dumps({**found, "model": options.model, "device": device_name(device)}))
     return 0
+
+
+def stream_scores(model: Model, source: Source, options: argparse.Namespace) -> dict[str, Any]:
+    """The score of streams, or ``scores`` of several lengths, each printed when it is there."""
+    scores = []
+    for tokens in options.tokens:
+        score = evaluate(model, source, tokens, options.sequences, options.seed)
+        print(describe_score(score), flush=True)
+        scores.append({**score.to_dict(), "most_resident_bytes": resident_bytes("VmHWM")})
+    return scores[0] if len(scores) == 1 else {"scores": scores}
 
 
 def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Namespace) -> Source:
@@ -86,8 +103,9 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
         case {"kind": kind, **task} if kind in TASKS:
             for name in given(options, ("file", *IN_PLACE)):
                 raise UsageError(f"--{name} is for text models; {options.model} was trained on {kind}")
-            return TASKS[kind](**task)
+            return TASKS[kind](**{**task, **task_fields(kind, options)})
         case {"kind": "text", "fingerprint": fingerprint}:
+            task_fields("text", options)
             text = text_of(options.file)
             if options.file is None or text("all").fingerprint == fingerprint:
                 return text(options.split or "test")
@@ -97,7 +115,7 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
     raise UsageError(f"{options.model} does not say what it was trained on; evaluate a model that train has saved")
 
 
-def altered(model: LanguageModel, options: argparse.Namespace) -> LanguageModel | FreshEvery | AlteredBank:
+def altered(model: LanguageModel, options: argparse.Namespace) -> Model:
     """The model, or it with the past that the options ask for."""
     if options.bank is not None and options.fresh_every is not None:
         raise UsageError("--bank and --fresh-every are two ways to alter the past: give one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ from ..training import TrainSettings, train
 from .evaluate import describe_score
 from .machine import add_machine, device_name, prepare_machine, versions
 from .options import UsageError, given, lies_in, option_of, text_of
+from .task_options import add_task_options, task_fields
 
 SCORE_SEED = 1
 SCORES = ((1, 512), (64, 64))  # length, in longest streams of training, and number of the streams that are scored
 MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "segment_len", "chunk_size", "memory_slots", "write_slots")
 MEMORY_FIELDS = ("gate", "carry", "pool", "gate_bias")
-TASK_FIELDS = {name: tuple(field.name for field in fields(task)) for name, task in TASKS.items()}
-TASK_OPTIONS = tuple(dict.fromkeys(name for names in TASK_FIELDS.values() for name in names))
-SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "restart", "gate_penalty", "backprop",
-                   "backprop_segments", "precision", "seed")
+SETTINGS_FIELDS = ("steps", "batch_size", "lr", "warmup", "max_segments", "grow_below", "restart", "ragged",
+                   "vary_facts", "gate_penalty", "gate_penalty_from", "gate_margin", "backprop", "backprop_segments",
+                   "precision", "seed")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +50,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--lr", type=float, help="highest learning rate")
     training.add_argument("--warmup", type=int, metavar="STEPS", help="in which the learning rate rises")
     training.add_argument("--max-segments", type=int, help="longest streams, in segments")
+    training.add_argument("--grow-below", type=float, metavar="LOSS",
+                          help="streams grow longer when the running mean of the loss is below")
+    training.add_argument("--ragged", action="store_true", default=None,
+                          help="streams of more than one segment end anywhere in their last one")
+    training.add_argument("--vary-facts", action="store_true", default=None,
+                          help="recall: each step draws how many facts its streams have, up to --facts")
     training.add_argument("--restart", type=float, metavar="PROBABILITY",
                           help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
     training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")
+    training.add_argument("--gate-penalty-from", type=int, metavar="STEP", help="the penalty begins with this step")
+    training.add_argument("--gate-margin", type=float, metavar="SCORE",
+                          help="added to the scores of the gates in the penalty: a shut gate must be shut by so much")
     training.add_argument("--backprop", choices=BACKPROPS,
                           help="through the whole stream at once, the same by replay in the memory of one segment, "
                                "or truncated")
@@ -68,12 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--carry", choices=CARRIES)
     model.add_argument("--pool", choices=POOLS)
     model.add_argument("--gate-bias", type=float, help="initial bias of the write gate; far above 0 it stays open")
-    task = parser.add_argument_group("tasks: what their streams hold (text has none of these)")
-    for name in TASK_OPTIONS:
-        if name != "fact_span":
-            task.add_argument(option_of(name), type=int, help=tasks_with(name))
-    task.add_argument("--fact-span", type=float, nargs=2, metavar=("START", "STOP"),
-                      help="all tasks: the part of the stream in which facts lie, as fractions, such as 0 0.5")
+    add_task_options(parser, "tasks: what their streams hold (text has none of these)")
     parser.set_defaults(run=run)
 
 
@@ -111,13 +115,11 @@ def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[ModelCon
 
 def training_sources(options: argparse.Namespace, out: Path) -> tuple[Source, Source]:
     """The task or the text that the options ask for, and what its model is scored on."""
-    own = TASK_FIELDS.get(options.task, ())
-    for name in given(options, [name for name in TASK_OPTIONS if name not in own]):
-        raise UsageError(f"{option_of(name)} is for train {tasks_with(name)}")
+    own = task_fields(options.task, options)
     if options.task in TASKS:
         if options.file is not None:
             raise UsageError(f"--file is for train text; {options.task} makes its own streams")
-        task = TASKS[options.task](**given(options, own))
+        task = TASKS[options.task](**own)
         return task, task
     text = text_of(options.file)
     if options.file is not None and lies_in(out, options.file):
@@ -126,11 +128,6 @@ def training_sources(options: argparse.Namespace, out: Path) -> tuple[Source, So
     if len(held_out) < 2:
         raise UsageError(f"{options.file} is too short: its test part, a twentieth, must have at least 2 bytes")
     return text("train"), held_out
-
-
-def tasks_with(name: str) -> str:
-    """The tasks that have a field of this name."""
-    return ", ".join(task for task, names in TASK_FIELDS.items() if name in names)
 
 
 def run_report(
