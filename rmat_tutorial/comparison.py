@@ -16,20 +16,15 @@ folder. What has been done is not done again, so the same command goes on where 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
-from tqdm.auto import tqdm
-
 from .baselines import KINDS
 from .benchmark import READ_TOKENS
-from .folders import write_whole
-from .jobs import SCORE_WEIGHT, Desk, Scoring, Training
-from .validate import require_int
+from .jobs import SCORE_WEIGHT, Desk, Scoring, Training, open_desk
 
 RMAT_KIND = "rmat"
 READS_ON = (RMAT_KIND, "rmt")  # those that hand on what they have written
@@ -139,12 +134,10 @@ def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progre
         is left out.
 
     Raises:
-        ComparisonError, TypeError, ValueError: the folder holds another comparison, or an argument is out of range.
+        JobError, TypeError, ValueError: the folder holds another comparison, or an argument is out of range.
         OSError: the folder cannot be written.
         KeyboardInterrupt: it was stopped, and goes on when it is called again.
     """
-    require_int("jobs", jobs, 1)
-    folder.mkdir(parents=True, exist_ok=True)
     entries = plan.entries()
     kinds = {entry.kind: entry for entry in entries if entry.name == entry.kind}
     tried = len(kinds) * len(plan.rates) if len(plan.rates) > 1 else 0
@@ -152,24 +145,21 @@ def compare(plan: Plan, folder: Path, jobs: int, machine: dict[str, Any], progre
     alone = len(kinds) * plan.cost_rounds + 1  # costs, and the long generation
     total = (tried * (plan.steps + SCORE_WEIGHT) + alone * SCORE_WEIGHT
              + len(plan.seeds) * len(entries) * plan.steps + scores * SCORE_WEIGHT)
-    with tqdm(total=total, desc="comparing", unit="step", disable=not progress) as bar:
-        desk = Desk(folder, jobs, bar)
+    with open_desk(folder, jobs, total, "comparing", progress) as desk:
         tuning = tune(plan, list(kinds.values()), desk)
         rates = {kind: best_rate(plan, tuning[kind]) for kind in kinds}
         found = _runs(plan, entries, rates, desk)
         first = {kind: plan.training(entry, rates[kind], plan.seeds[0]) for kind, entry in kinds.items() if rates[kind]}
-        first = {kind: training for kind, training in first.items() if desk.has(training)}
+        first = {kind: training for kind, training in first.items() if desk.result(training)}
         costs = _costs(plan, first, desk)
         generation = _long_generation(plan, first.get(RMAT_KIND), desk)
-    result = {**machine, "plan": asdict(plan), "models": {}, "long_generation": generation, "failures": desk.failures}
-    for entry in entries:
-        result["models"][entry.name] = {
-            "kind": entry.kind, "restart": entry.restart, "lr": rates[entry.kind], "tuning": tuning[entry.kind],
-            **found[entry.name], "costs": costs.get(entry.kind),
+        models = {
+            entry.name: {"kind": entry.kind, "restart": entry.restart, "lr": rates[entry.kind],
+                         "tuning": tuning[entry.kind], **found[entry.name], "costs": costs.get(entry.kind)}
+            for entry in entries
         }
-    content = json.dumps(result, indent=2) + "\n"
-    write_whole(folder / "comparison.json", content.encode())
-    return json.loads(content)
+        result = {**machine, "plan": asdict(plan), "models": models, "long_generation": generation}
+        return desk.write("comparison.json", result)
 
 
 def tune(plan: Plan, entries: Sequence[Entry], desk: Desk) -> dict[str, list[dict[str, Any]]]:
@@ -177,17 +167,17 @@ def tune(plan: Plan, entries: Sequence[Entry], desk: Desk) -> dict[str, list[dic
     tried = [(entry.kind, rate, plan.training(entry, rate, plan.seeds[0])) for entry in entries for rate in plan.rates]
     if len(plan.rates) == 1:
         tried = []
-    desk.do(training for _, _, training in tried)
+    trained = desk.do(training for _, _, training in tried)
     options = ("--documents", "--split", "validation", "--up-to", str(plan.tuning_up_to))
     scorings = {
         training: Scoring(f"{training.name}-validation", plan.score_words(training.name, *options))
-        for _, _, training in tried if desk.has(training)
+        for training in trained
     }
-    desk.do(scorings.values())
+    scores = desk.do(scorings.values())
     found: dict[str, list[dict[str, Any]]] = {entry.kind: [] for entry in entries}
     for kind, rate, training in tried:
-        if training in scorings and desk.has(scoring := scorings[training]):
-            value = bits_per_byte(desk.result(scoring)["groups"][0])
+        if (scoring := scorings.get(training)) in scores:
+            value = bits_per_byte(scores[scoring]["groups"][0])
             found[kind].append({"lr": rate, "bits_per_byte": value, "command": training.command,
                                 "score_command": scoring.command})
     return found
@@ -204,30 +194,28 @@ def _runs(
     plan: Plan, entries: Sequence[Entry], rates: dict[str, float | None], desk: Desk
 ) -> dict[str, dict[str, Any]]:
     """For each entry its ``runs``, one a seed, and its ``scores``, by variant and seed."""
-    trainings = {}
-    for seed in plan.seeds:
-        for entry in entries:
-            if (rate := rates[entry.kind]) is not None:
-                trainings[entry, seed] = plan.training(entry, rate, seed)
-    desk.do(trainings.values())
+    trainings = {
+        (entry, seed): plan.training(entry, rate, seed)
+        for seed in plan.seeds for entry in entries if (rate := rates[entry.kind]) is not None
+    }
+    reports = desk.do(trainings.values())
     scorings = {
         (entry, variant, seed): Scoring(
             f"{training.name}-{variant.replace(' ', '-')}",
             plan.score_words(training.name, "--documents", "--up-to", str(plan.up_to), *options),
         )
-        for (entry, seed), training in trainings.items() if desk.has(training)
+        for (entry, seed), training in trainings.items() if training in reports
         for variant, options in plan.variants(entry.kind, seed).items()
     }
-    desk.do(scorings.values())
+    scores = desk.do(scorings.values())
     found: dict[str, dict[str, Any]] = {entry.name: {"runs": [], "scores": {}} for entry in entries}
     for (entry, seed), training in trainings.items():
-        if desk.has(training):
-            report = desk.result(training)
+        if training in reports:
             found[entry.name]["runs"].append({"seed": seed, "command": training.command,
-                                              "training_seconds": report["training_seconds"]})
+                                              "training_seconds": reports[training]["training_seconds"]})
     for (entry, variant, seed), scoring in scorings.items():
-        if desk.has(scoring):
-            score = {name: value for name, value in desk.result(scoring).items() if name not in ("model", "device")}
+        if scoring in scores:
+            score = {name: value for name, value in scores[scoring].items() if name not in ("model", "device")}
             found[entry.name]["scores"].setdefault(variant, []).append(
                 {"seed": seed, "bits_per_byte": bits_per_byte(score["groups"][0]), **score, "command": scoring.command}
             )
@@ -246,9 +234,9 @@ def _costs(plan: Plan, first: dict[str, Training], desk: Desk) -> dict[str, dict
                for turn in range(plan.cost_rounds)]
         for kind, run in first.items()
     }
-    desk.do((job for turn in zip(*jobs.values(), strict=True) for job in turn), side_by_side=1)
-    rounds = {kind: [desk.result(job)["costs"] for job in some] for kind, some in jobs.items()
-              if all(map(desk.has, some))}
+    done = desk.do((job for turn in zip(*jobs.values(), strict=True) for job in turn), side_by_side=1)
+    rounds = {kind: [done[job]["costs"] for job in some] for kind, some in jobs.items()
+              if all(job in done for job in some)}
     found = {}
     for kind, measured in rounds.items():
         over = [ratios(cost, reference) for cost, reference in zip(measured, rounds.get(RMAT_KIND, ()), strict=False)]
@@ -272,8 +260,8 @@ def _long_generation(plan: Plan, run: Training | None, desk: Desk) -> dict[str, 
     if run is None:
         return None
     job = Scoring("long-generation", plan.score_words(run.name, "--generate", str(plan.generated)))
-    desk.do([job], side_by_side=1)
-    return {"parts": desk.result(job)["generation"], "command": job.command} if desk.has(job) else None
+    done = desk.do([job], side_by_side=1)
+    return {"parts": done[job]["generation"], "command": job.command} if job in done else None
 
 
 def ratios(cost: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 
 from .folders import home, write_whole
 from .runs import RunFolder
+from .validate import require_int
 
 COMMAND = "python -m rmat_tutorial"  # as one types it
 PROGRAM = (sys.executable, "-m", "rmat_tutorial")  # as it is run
@@ -27,8 +29,8 @@ SCORE_WEIGHT = 100  # what a score counts on the progress bar: about as long as 
 POLL_SECONDS = 0.5
 
 
-class ComparisonError(ValueError):
-    """A comparison that cannot begin or go on; the message is one line for people."""
+class JobError(ValueError):
+    """A job that cannot be done in the folder it is meant for; the message is one line for people."""
 
 
 def command_line(words: Iterable[object]) -> str:
@@ -37,27 +39,39 @@ def command_line(words: Iterable[object]) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(ABC):
     """A command of the course that leaves a json behind.
 
     Attributes:
         name: of the job, and of what it makes.
-        words: the command, as run in the comparison's folder.
+        words: the command, as run in the folder of all jobs.
+        weight: what it counts on the progress bar: the steps of a training, or about as long.
     """
 
     name: str
     words: tuple[str, ...]
+    weight: int = SCORE_WEIGHT
 
     @property
     def command(self) -> str:
         return command_line(self.words)
 
+    @abstractmethod
+    def file(self, folder: Path) -> Path:
+        """The json, which is there when the job is done."""
+
+    def to_run(self, folder: Path) -> tuple[str, ...]:
+        """The command, given what the folder holds already."""
+        return self.words
+
+    def done(self, folder: Path) -> int:
+        """How much of the weight so far."""
+        return 0
+
 
 @dataclass(frozen=True)
 class Training(Job):
     """A run folder of ``train``; one that was stopped is resumed."""
-
-    weight: int
 
     def file(self, folder: Path) -> Path:
         return RunFolder(folder / self.name).report
@@ -66,7 +80,6 @@ class Training(Job):
         return (*self.words, "--resume") if RunFolder(folder / self.name).state.is_file() else self.words
 
     def done(self, folder: Path) -> int:
-        """Steps so far, for the progress bar."""
         try:
             with open(RunFolder(folder / self.name).metrics, "rb") as lines:
                 return min(self.weight, sum(1 for _ in lines))
@@ -78,16 +91,8 @@ class Training(Job):
 class Scoring(Job):
     """An ``evaluate ... --json``, whose last line is kept."""
 
-    weight = SCORE_WEIGHT
-
     def file(self, folder: Path) -> Path:
         return folder / f"{self.name}.json"
-
-    def to_run(self, folder: Path) -> tuple[str, ...]:
-        return self.words
-
-    def done(self, folder: Path) -> int:
-        return 0
 
 
 class Desk:
@@ -104,35 +109,48 @@ class Desk:
         self.finished = 0
         self.failures: list[dict[str, str]] = []
 
-    def has(self, job: Job) -> bool:
-        """Whether the job is done.
+    def result(self, job: Job) -> dict[str, Any] | None:
+        """The json that the job left; ``None`` when it is not done.
 
         Raises:
-            ComparisonError: a job of that name is, and was another.
+            JobError: a job of that name is done, and was another.
         """
         file = job.file(self.folder)
         if not file.is_file():
-            return False
-        if (command := json.loads(file.read_text())["command"]) != job.command:
-            raise ComparisonError(f"{file} was made by another command: {command}; give another folder with --out")
-        return True
+            return None
+        result = json.loads(file.read_text())
+        if result["command"] != job.command:
+            raise JobError(f"{file} was made by another command: {result['command']}; give another folder with --out")
+        return result
 
-    def result(self, job: Job) -> dict[str, Any]:
-        return json.loads(job.file(self.folder).read_text())
-
-    def do(self, jobs: Iterable[Job], side_by_side: int | None = None) -> None:
+    def do(self, jobs: Iterable[Job], side_by_side: int | None = None) -> dict[Job, dict[str, Any]]:
         """Run those that are not done. One that fails is noted in ``failures``, and leaves the others.
 
+        Returns:
+            The json of each, in the order of ``jobs``, without those that failed.
+
         Raises:
+            JobError: as ``result``; nothing was run.
             KeyboardInterrupt: after the processes have saved and ended.
         """
-        jobs = list(jobs)
-        waiting = [job for job in jobs if not self.has(job)]
-        self.finished += sum(job.weight for job in jobs if job not in waiting)
-        waiting.reverse()
+        found = {job: self.result(job) for job in jobs}
+        self.finished += sum(job.weight for job, result in found.items() if result is not None)
+        missing = [job for job, result in found.items() if result is None]
+        self._run(missing, side_by_side or self.jobs)
+        found |= {job: self.result(job) for job in missing}
+        return {job: result for job, result in found.items() if result is not None}
+
+    def write(self, name: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Write ``result``, and what failed, as a json of that name; returns what was written."""
+        content = json.dumps({**result, "failures": self.failures}, indent=2) + "\n"
+        write_whole(self.folder / name, content.encode())
+        return json.loads(content)
+
+    def _run(self, jobs: Sequence[Job], side_by_side: int) -> None:
+        waiting = list(reversed(jobs))
         with _ending_with_us() as running:
             while waiting or running:
-                while waiting and len(running) < (side_by_side or self.jobs):
+                while waiting and len(running) < side_by_side:
                     job = waiting.pop()
                     running[job] = self._start(job)
                 for job, process in list(running.items()):
@@ -168,6 +186,20 @@ class Desk:
         self.bar.n = self.finished + sum(job.done(self.folder) for job in running)
         self.bar.set_postfix_str(", ".join(job.name for job in running), refresh=False)
         self.bar.refresh()
+
+
+@contextmanager
+def open_desk(folder: Path, jobs: int, total: int, doing: str, progress: bool = True) -> Iterator[Desk]:
+    """A desk in ``folder``, which is made, and its progress bar: ``doing`` so many of ``total``.
+
+    Raises:
+        TypeError, ValueError: ``jobs`` is not an int of at least 1.
+        OSError: the folder cannot be made.
+    """
+    require_int("jobs", jobs, 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=total, desc=doing, unit="step", disable=not progress) as bar:
+        yield Desk(folder, jobs, bar)
 
 
 @contextmanager

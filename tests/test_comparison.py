@@ -20,7 +20,7 @@ from rmat_tutorial.baselines import KINDS
 from rmat_tutorial.cli import build_parser, main
 from rmat_tutorial.commands.train import run_settings, training_sources
 from rmat_tutorial.comparison import FULL, QUICK, Entry, Plan, best_rate, compare, describe
-from rmat_tutorial.jobs import ComparisonError
+from rmat_tutorial.jobs import JobError
 from rmat_tutorial.runs import RunFolder
 from rmat_tutorial.training import Trainer
 
@@ -222,7 +222,7 @@ def test_what_is_done_is_not_done_again(stand_in, tmp_path):
 
 def test_a_folder_of_another_plan_is_refused(stand_in, tmp_path):
     run(tmp_path / "out")
-    with pytest.raises(ComparisonError) as error:
+    with pytest.raises(JobError) as error:
         run(tmp_path / "out", replace(PLAN, steps=5))
     assert_one_line(str(error.value), "rmat-0.001-0", "--steps 4", "--out")
 

@@ -11,7 +11,7 @@ import torch
 
 from .. import comparison, folders
 from ..jobs import command_line
-from .machine import device_name, versions
+from .machine import describe_machine
 from .options import UsageError, lies_in
 
 
@@ -31,8 +31,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     out = options.out or folders.home() / "runs" / ("comparison-quick" if options.quick else "comparison")
     if options.file is not None and lies_in(out, options.file):
         raise UsageError(f"--out {out} must lie outside of --file {options.file}, or the runs change their own text")
-    machine = {"command": command_line(arguments), "device": device_name(torch.device("cpu")), "threads": 1,
-               "versions": versions()}
+    machine = {"command": command_line(arguments), **describe_machine(torch.device("cpu"), threads=1)}
     try:
         result = comparison.compare(replace(plan, file=file), out, options.jobs, machine)
     except KeyboardInterrupt:

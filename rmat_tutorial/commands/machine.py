@@ -6,6 +6,7 @@ import argparse
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,8 +39,10 @@ def prepare_machine(options: argparse.Namespace) -> torch.device:
     return device
 
 
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")}
+def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:
+    """What a result was computed on, and with."""
+    versions = {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")}
+    return {"device": device_name(device), "threads": threads, "versions": versions}
 
 
 def device_name(device: torch.device) -> str:

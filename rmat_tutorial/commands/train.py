@@ -21,7 +21,7 @@ from ..runs import RunFolder
 from ..tasks import TASKS, Source
 from ..training import TrainSettings, train
 from .evaluate import describe_score
-from .machine import add_machine, device_name, prepare_machine, versions
+from .machine import add_machine, describe_machine, prepare_machine
 from .options import UsageError, given, lies_in, option_of, text_of
 from .task_options import add_task_options, task_fields
 
@@ -139,9 +139,7 @@ def run_report(
         "command": command_line([word for word in arguments if word != "--resume"]),
         "seed": settings.seed,
         "settings": asdict(settings),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
+        **describe_machine(device, torch.get_num_threads()),
         "training_seconds": round(folder.seconds(), 3),
         "scores": [{**score.to_dict(), "command": evaluate_command(folder, score, file)} for score in scores],
     }
