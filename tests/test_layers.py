@@ -22,7 +22,7 @@ LAYERS = (
     "tracing",
     "backprop training evaluation",
     "benchmark jobs recipes",
-    "comparison",
+    "comparison long_range",
     "plots canvas exercises",
     "widgets predictions pictures facts",
     "playground",

@@ -1,0 +1,253 @@
+"""What is trained and read for notebook 07: the bar of ``recall``, how many facts a bank holds, and every task.
+
+A part is a list of cases. Each is a training and some readings of what was trained, and all of them are commands of
+the course's own, run as processes in the part's folder. What has been done is not done again, so the same command goes
+on where an earlier one was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from .baselines import KINDS
+from .jobs import Scoring, Training, open_desk
+from .recipes import RECIPES
+
+MILLION = 2**20
+LONGEST = 16 * MILLION
+MEMORY_FROM = 16384  # tokens, from where on memory may not grow
+TOKENS_PER_STEP = 25_000  # read in about the time of a training step, for the progress bar
+
+SHORT_LENGTHS = (32, 33, 36, 40, 45, 48, 56, 63, 64, 65, 77, 96, 100, 128, 200, 256, 300, 512, 523, 1024, 2048, 4096)
+LONG_LENGTHS = (8192, MEMORY_FROM, 32768, 131072, MILLION)
+BAR_SEEDS = (0, 1, 2)
+FACTS = (1, 2, 4, 8, 16, 32, 64)
+FACTS_AT_A_MILLION = (1, 4, 16, 64)
+BANKS = (4, 8, 16, 32, 64)
+
+BAR_WORDS = ("--write-slots", "16", "--ragged", "--gate-margin", "0.6", "--steps", "800", "--gate-penalty-from", "400")
+CAPACITY_WORDS = ("--keys", "64", "--facts", "64", "--vary-facts", "--ragged", "--gate-margin", "0.6", "--grow-below",
+                  "0.8", "--steps", "1200", "--gate-penalty-from", "800")
+
+
+class Reading(NamedTuple):
+    """A score of so many streams of each length, with further words of the command."""
+
+    tokens: tuple[int, ...]
+    sequences: int
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that is trained and read.
+
+    Attributes:
+        labels: what tells it from the others, such as ``{"seed": 0}``.
+        task: what it is trained on.
+        words: what the command says besides.
+        readings: of the trained model, by name.
+    """
+
+    labels: Mapping[str, Any]
+    task: str
+    words: tuple[str, ...]
+    readings: Mapping[str, Reading]
+
+    def training(self) -> Training:
+        name = "-".join(f"{label}-{value}" for label, value in self.labels.items()).replace("_", "-")
+        words = dict(zip(self.words, self.words[1:], strict=False))
+        steps = int(words.get("--steps", RECIPES[self.task].settings.steps))
+        return Training(name, ("train", self.task, *self.words, "--no-scores", "--out", name), steps)
+
+    def scorings(self) -> dict[str, Scoring]:
+        run = self.training().name
+        return {
+            name: Scoring(
+                f"{run}-{name}",
+                ("evaluate", run, "--tokens", *map(str, reading.tokens), "--sequences", str(reading.sequences),
+                 *reading.words, "--json"),
+                max(1, sum(reading.tokens) * reading.sequences // TOKENS_PER_STEP),
+            )
+            for name, reading in self.readings.items()
+        }
+
+
+def bar(quick: bool) -> list[Case]:
+    """Recall of four facts: three seeds, each trained with two threads on at most 512 tokens and read at every length.
+
+    The longest streams are read with the last seed, half of them in each of two processes.
+    """
+    if quick:
+        readings = {"short": Reading(SHORT_LENGTHS[:4], 16), "long": Reading((1024, 2048), 4)}
+        return [Case({"seed": 0}, "recall", (*BAR_WORDS, "--steps", "30", "--seed", "0"), readings)]
+    readings = {"long": Reading(LONG_LENGTHS, 64), "short": Reading(SHORT_LENGTHS, 1024)}
+    longest = {f"longest-{seed}": Reading((LONGEST,), 8, ("--seed", str(seed))) for seed in (0, 1)}
+    return [Case({"seed": seed}, "recall", (*BAR_WORDS, "--threads", "2", "--seed", str(seed)),
+                 readings | (longest if seed == BAR_SEEDS[-1] else {})) for seed in BAR_SEEDS]
+
+
+def capacity(quick: bool) -> list[Case]:
+    """Recall with 1 to 64 facts, drawn anew in each step of training, by the size of the bank."""
+    cases = []
+    for slots in BANKS[:1] if quick else BANKS:
+        words = (*CAPACITY_WORDS, "--memory-slots", str(slots), "--write-slots", str(min(slots, 16)))
+        if quick:
+            readings = {"512-facts-2": Reading((512,), 8, ("--facts", "2"))}
+            words = (*words, "--steps", "30")
+        else:
+            readings = {f"million-facts-{facts}": Reading((MILLION,), max(1, 32 // facts), ("--facts", str(facts)))
+                        for facts in FACTS_AT_A_MILLION}
+            readings |= {f"512-facts-{facts}": Reading((512,), 256, ("--facts", str(facts))) for facts in FACTS}
+        cases.append(Case({"memory_slots": slots}, "recall", words, readings))
+    return cases
+
+
+TASK_WORDS: dict[str, tuple[str, ...]] = {"recall": BAR_WORDS, "rewrite": (), "copy": (), "mqar": (), "stories": ()}
+
+
+def tasks(quick: bool) -> list[Case]:
+    """Every task with every kind of model of the same size, the same steps and the same batches, one seed.
+
+    Full attention is read no further than 8192 tokens, since its cost grows with the square.
+    """
+    cases = []
+    for task, words in list(TASK_WORDS.items())[: 1 if quick else None]:
+        for kind in ("rmat", *KINDS)[: 2 if quick else None]:
+            baseline = () if kind == "rmat" else ("--baseline", kind)
+            if quick:
+                readings = {"512": Reading((512,), 8)}
+                words = (*words, "--steps", "30")
+            else:
+                readings = {"512": Reading((512,), 256),
+                            "long": Reading((2048, 8192) if kind == "full" else (2048, 8192, 32768), 64)}
+                if task == "rewrite":
+                    readings["rewrites"] = Reading((8192,), 64, ("--writes", "504"))
+            cases.append(Case({"task": task, "kind": kind}, task, (*words, *baseline), readings))
+    return cases
+
+
+PARTS: dict[str, Callable[[bool], list[Case]]] = {"bar": bar, "capacity": capacity, "tasks": tasks}
+
+
+def run_part(
+    part: str, folder: Path, jobs: int, machine: dict[str, Any], quick: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Train and read what ``part`` asks for and ``folder`` lacks, and write ``PART.json`` there.
+
+    Args:
+        part: one of ``PARTS``.
+        jobs: processes side by side; trainings with more than one thread are alone.
+        machine: what the result says of the machine, such as ``device`` and ``versions``.
+        quick: a trial, whose numbers mean nothing.
+
+    Returns:
+        What was written: ``part``, ``quick``, ``machine``, ``failures``, and ``models``: for each case its labels, the
+        command and the seconds of its training, and its ``scores``.
+
+    Raises:
+        JobError, TypeError, ValueError: the folder holds another part, or an argument is out of range.
+        OSError: the folder cannot be written.
+        KeyboardInterrupt: it was stopped, and goes on when it is called again.
+    """
+    cases = PARTS[part](quick)
+    weights = [job.weight for case in cases for job in (case.training(), *case.scorings().values())]
+    with open_desk(folder, jobs, sum(weights), part, progress) as desk:
+        reports = {job: report for threads in (True, False)
+                   for job, report in desk.do((case.training() for case in cases
+                                               if ("--threads" in case.words) == threads),
+                                              side_by_side=1 if threads else None).items()}
+        scores = desk.do(job for case in cases if case.training() in reports for job in case.scorings().values())
+        models = [_row(case, reports[case.training()], scores) for case in cases if case.training() in reports]
+        return desk.write(f"{part}.json", {"part": part, "quick": quick, **machine, "models": models})
+
+
+def _row(case: Case, report: Mapping[str, Any], scores: Mapping[Scoring, Mapping[str, Any]]) -> dict[str, Any]:
+    """What is written of a model: each length of each reading is a score of its own."""
+    training, found = case.training(), []
+    for name, job in case.scorings().items():
+        if job in scores:
+            one = scores[job]
+            found += [{"reading": name, **score, "command": job.command} for score in one.get("scores", [one])]
+    kept = ("tokens", "accuracy", "positions", "sequences", "seed", "source", "by_distance", "most_resident_bytes",
+            "reading", "command")
+    return {**case.labels, "command": training.command, "training_seconds": report["training_seconds"],
+            "threads": report["threads"], "settings": report["settings"],
+            "scores": [{name: score[name] for name in kept} for score in found]}
+
+
+# What came of the bar.
+
+
+class Claim(NamedTuple):
+    """A line of the bar: what was asked, what came, and whether that is enough; ``None`` where it was not measured."""
+
+    asked: str
+    found: str
+    met: bool | None
+
+
+def claims(result: Mapping[str, Any]) -> list[Claim]:
+    """The lines of the bar, held against the result of the part ``bar``."""
+    models = result["models"]
+    at_a_million = [found for model in models if (found := accuracy(model, MILLION)) is not None]
+    at_the_longest = [found for model in models if (found := accuracy(model, LONGEST)) is not None]
+    each = [(score["accuracy"], score["tokens"]) for model in models for score in model["scores"]
+            if score["tokens"] <= MILLION]
+    growth = [found for model in models if (found := memory_growth(model)) is not None]
+    seconds = [model["training_seconds"] for model in models]
+    worst, where = min(each, default=(None, None))
+    return [
+        _claim("at 1 048 576 tokens, the mean over seeds is at least 99.5 %", mean(at_a_million or [0.0]),
+               0.995, bool(at_a_million)),
+        _claim("at 1 048 576 tokens, no seed is below 98.5 %", min(at_a_million, default=0.0), 0.985,
+               bool(at_a_million)),
+        _claim("at 16 777 216 tokens, one seed has at least 99 %", max(at_the_longest, default=0.0), 0.99,
+               bool(at_the_longest)),
+        Claim("at no length from 32 tokens up is a seed below 99 %",
+              "not measured" if worst is None else f"{100 * worst:.2f} % at {where:,}",
+              None if worst is None else worst >= 0.99),
+        Claim("from 16 384 to 1 048 576 tokens, peak memory grows by less than 5 %",
+              f"{100 * max(growth):.2f} %" if growth else "not measured", max(growth) < 0.05 if growth else None),
+        Claim("training takes at most five minutes", f"{max(seconds, default=0):.0f} s",
+              max(seconds) <= 300 if seconds else None),
+    ]
+
+
+def _claim(asked: str, found: float, least: float, measured: bool) -> Claim:
+    return Claim(asked, f"{100 * found:.2f} %" if measured else "not measured", found >= least if measured else None)
+
+
+def accuracy(model: Mapping[str, Any], tokens: int, **source: Any) -> float | None:
+    """The share of right answers at ``tokens``, over all readings of streams with such a ``source``; ``None``: none."""
+    scores = [score for score in model["scores"] if score["tokens"] == tokens
+              and all(score["source"][name] == value for name, value in source.items())]
+    answers = sum(score["positions"] for score in scores)
+    return sum(score["accuracy"] * score["positions"] for score in scores) / answers if answers else None
+
+
+def memory_growth(model: Mapping[str, Any]) -> float | None:
+    """How much more memory the process of one reading had held after 1 048 576 tokens than after 16 384, as a share."""
+    held = {score["tokens"]: score["most_resident_bytes"] for score in model["scores"] if score["reading"] == "long"}
+    if not (before := held.get(MEMORY_FROM)) or not (after := held.get(MILLION)):
+        return None
+    return after / before - 1
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """A line for each model with its accuracy by length, and for the bar what was asked and what came."""
+    lines = []
+    for model in result["models"]:
+        name = " ".join(str(model[label]) if label in ("task", "kind") else f"{label} {model[label]}"
+                        for label in ("task", "kind", "memory_slots", "seed") if label in model)
+        lines.append(f"{name}: trained in {model['training_seconds']:.0f} s")
+        lines += [f"  {score['reading']:>20} {score['tokens']:>12,} tokens: {100 * score['accuracy']:.2f} % "
+                  f"of {score['positions']}" for score in model["scores"]]
+    if result["part"] == "bar" and not result["quick"]:
+        verdict = {True: "met", False: "NOT MET", None: "not measured"}
+        lines += [f"{verdict[claim.met]:>12}  {claim.asked}: {claim.found}" for claim in claims(result)]
+    return "\n".join([*lines, *(f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"])])
