@@ -283,6 +283,12 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["train", "recall", "--restart", "0.5"], ("restart must be 1 for recall", "streams end")),
         (["train", "recall", "--baseline", "lstm"], ("--baseline", "'lstm'")),
         (["evaluate", "{tmp}/recall.safetensors", "--documents"], ("--documents is for text models",)),
+        (["evaluate", "{tmp}/recall.safetensors", "--gaps", "64", "-1"], ("gaps", "got -1")),
+        (["evaluate", "{tmp}/recall.safetensors", "--gaps", "64", "--tokens", "9"], ("--tokens is for", "--gaps")),
+        (["evaluate", "{tmp}/recall.safetensors", "--gaps", "64", "--fact-span", "0", "1"], ("--fact-span is for",)),
+        (["evaluate", "text", "--gaps", "64"], ("--gaps is for tasks", "text was trained on text")),
+        (["evaluate", "recall-no-memory", "--gate", "sigmoid"], ("gate = 'sigmoid' needs an RMAT with the memory",)),
+        (["evaluate", "text", "--costs", "--gate", "hard"], ("--gate is for scores", "--costs")),
         (["evaluate", "{tmp}/recall.safetensors", "--pairs", "2"], ("--pairs is for mqar", "got recall")),
         (["evaluate", "{tmp}/recall.safetensors", "--keys", "9"], ("source has", "vocab_size")),
         (["evaluate", "{tmp}/recall.safetensors", "--up-to", "9"], ("--up-to needs --documents",)),
@@ -384,6 +390,22 @@ def test_streams_of_several_lengths_hold_what_the_options_say(capsys):
 def test_a_task_without_its_bank_is_a_guess(capsys, past):
     _, printed, _ = call(capsys, "evaluate", "recall", *past, "--tokens", "512", "--sequences", "64", "--json")
     assert last_line(printed)["accuracy"] < 0.3  # a guess scores 0.125; some facts lie in the last segment
+
+
+def test_facts_are_asked_after_gaps(capsys):
+    arguments = ("evaluate", "recall", "--gaps", "512", "64", "--facts", "2", "--sequences", "32", "--json")
+    status, printed, _ = call(capsys, *arguments)
+    assert status == 0
+    found = last_line(printed)
+    assert (found["gaps"], found["answers"], found["model"]) == ([64, 512], 64, "recall")
+    assert min(found["accuracy"]) > 0.9
+    assert printed.splitlines()[1] == f"  after 64 tokens more: {found['accuracy'][0]:.4f}"
+    assert [len(found["example"][name]) for name in ("facts", "questions", "answers", "said")] == [2] * 4
+    zeroed = last_line(call(capsys, *arguments, "--bank", "zeroed")[1])
+    assert max(zeroed["accuracy"]) < 0.4  # a guess scores 0.125
+    assert zeroed["example"]["facts"] == found["example"]["facts"]
+    sigmoid = last_line(call(capsys, *arguments, "--gate", "sigmoid")[1])
+    assert sigmoid["accuracy"][1] < found["accuracy"][1]
 
 
 def test_a_shipped_name_comes_before_a_folder_of_that_name(capsys, tmp_path, monkeypatch):
