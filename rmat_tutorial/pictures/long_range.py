@@ -183,14 +183,14 @@ def _lengths(ax: Axes, ticks: Sequence[int], trained: int) -> None:
     """A logarithmic axis of lengths, on which those up to ``trained`` are shaded."""
     ax.set_xscale("log")
     ax.set(xlim=(ticks[0] / 1.4, ticks[-1] * 1.4))
-    ax.set_xticks(ticks, [_short(tick) for tick in ticks])
+    ax.set_xticks(ticks, [short_number(tick) for tick in ticks])
     ax.minorticks_off()
     ax.axvspan(ax.get_xlim()[0], trained, color="0.93", zorder=0)
     ax.text(trained / 1.1, 0.03, "trained", ha="right", size=14, color="0.35", transform=ax.get_xaxis_transform())
 
 
-def _short(tokens: int) -> str:
-    """``512``, ``8k``, ``1M``."""
+def short_number(tokens: int) -> str:
+    """``512``, ``8k``, ``1M``: rounded down."""
     for size, letter in ((10**6, "M"), (10**3, "k")):
         if tokens >= size:
             return f"{tokens // size}{letter}"
