@@ -13,10 +13,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+import torch
+
 from .baselines import KINDS
 from .jobs import Scoring, Training, open_desk
 from .recipes import RECIPES
 
+LABELS = ("task", "kind", "memory_slots", "seed", "run", "on")
 MILLION = 2**20
 LONGEST = 16 * MILLION
 MEMORY_FROM = 16384  # tokens, from where on memory may not grow
@@ -131,7 +134,36 @@ def tasks(quick: bool) -> list[Case]:
     return cases
 
 
-PARTS: dict[str, Callable[[bool], list[Case]]] = {"bar": bar, "capacity": capacity, "tasks": tasks}
+ON_A_GPU = ("--device", "cuda", "--precision", "bfloat16")
+LARGE_WORDS = ("--d-model", "384", "--n-heads", "6", "--n-layers", "4", "--segment-len", "256", "--chunk-size", "64",
+               "--memory-slots", "64", "--write-slots", "32", "--batch-size", "32", "--keys", "32", "--facts", "16",
+               "--lr", "1e-3", "--warmup", "150", "--ragged", "--gate-margin", "0.6", "--gate-penalty-from", "750")
+SMALL_WORDS = ("--d-model", "64", "--segment-len", "64", "--chunk-size", "16", "--write-slots", "16", "--batch-size",
+               "32", "--ragged", "--gate-margin", "0.6", "--gate-penalty-from", "300", "--steps", "600")
+
+
+def large(quick: bool) -> list[Case]:
+    """Recall of 16 facts by a model of 10 million parameters over 64 segments of 256, where there is a CUDA device.
+
+    Without one, a small model over 16 segments of 64. Besides, some steps of each for the tokens per second: on the
+    device as it is and compiled, and on a CPU.
+    """
+    cuda = torch.cuda.is_available() and not quick
+    words, device = (LARGE_WORDS, ON_A_GPU) if cuda else (SMALL_WORDS, ())
+    trained = ((*words, "--steps", "1500", "--max-segments", "64", "--backprop", "replay", "--compile", *device)
+               if cuda else (*words, "--steps", "30") if quick else words)
+    lengths = (16384, 262144) if cuda else (1024, 16384)
+    readings = {"long": Reading(lengths[: 1 if quick else None], 8 if quick else 64, device[:2])}
+    speed = (*words, "--max-segments", "4", "--steps", "3" if quick else "20")
+    cases = [Case({"run": "trained"}, "recall", trained, readings),
+             Case({"run": "speed", "on": "cpu"}, "recall", (*speed, "--batch-size", "4"), {})]
+    if cuda:
+        cases += [Case({"run": "speed", "on": "cuda"}, "recall", (*speed, *device), {}),
+                  Case({"run": "speed", "on": "cuda-compiled"}, "recall", (*speed, *device, "--compile"), {})]
+    return cases
+
+
+PARTS: dict[str, Callable[[bool], list[Case]]] = {"bar": bar, "capacity": capacity, "tasks": tasks, "large": large}
 
 
 def run_part(
@@ -173,8 +205,8 @@ def _row(case: Case, report: Mapping[str, Any], scores: Mapping[Scoring, Mapping
             found += [{"reading": name, **score, "command": job.command} for score in one.get("scores", [one])]
     kept = ("tokens", "accuracy", "positions", "sequences", "seed", "source", "by_distance", "most_resident_bytes",
             "reading", "command")
-    return {**case.labels, "command": training.command, "training_seconds": report["training_seconds"],
-            "settings": report["settings"],
+    of_the_run = ("training_seconds", "tokens_per_second", "device", "settings")
+    return {**case.labels, "command": training.command, **{name: report[name] for name in of_the_run},
             "scores": [{name: score[name] for name in kept} for score in found]}
 
 
@@ -241,9 +273,9 @@ def describe(result: Mapping[str, Any]) -> str:
     """A line for each model with its accuracy by length, and for the bar what was asked and what came."""
     lines = []
     for model in result["models"]:
-        name = " ".join(str(model[label]) if label in ("task", "kind") else f"{label} {model[label]}"
-                        for label in ("task", "kind", "memory_slots", "seed") if label in model)
-        lines.append(f"{name}: trained in {model['training_seconds']:.0f} s")
+        name = " ".join(f"{label} {model[label]}" for label in LABELS if label in model)
+        lines.append(f"{name}: trained in {model['training_seconds']:.0f} s, {model['tokens_per_second']:,.0f} tokens "
+                     f"a second on {model['device']}")
         lines += [f"  {score['reading']:>20} {score['tokens']:>12,} tokens: {100 * score['accuracy']:.2f} % "
                   f"of {score['positions']}" for score in model["scores"]]
     if result["part"] == "bar" and not result["quick"]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rmat_tutorial import LanguageModel, RMATConfig, jobs, long_range
+from rmat_tutorial.baselines import count_parameters
 from rmat_tutorial.cli import build_parser
 from rmat_tutorial.commands.evaluate import evaluation_source
 from rmat_tutorial.commands.train import run_settings, training_sources
@@ -27,7 +28,9 @@ every_part = pytest.mark.parametrize("part", PARTS)
 
 @every_part
 @pytest.mark.parametrize("quick", [False, True])
-def test_every_command_of_a_part_parses_and_begins(part, quick, tmp_path):
+@pytest.mark.parametrize("cuda", [False, True])
+def test_every_command_of_a_part_parses_and_begins(part, quick, cuda, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     parser = build_parser()
     cases = PARTS[part](quick)
     jobs_of = [job for case in cases for job in (case.training(), *case.scorings().values())]
@@ -38,14 +41,27 @@ def test_every_command_of_a_part_parses_and_begins(part, quick, tmp_path):
         source, _ = training_sources(options, tmp_path)
         config, settings = run_settings(options, source.vocab_size)
         assert settings.steps == case.training().weight
-        assert settings.max_segments * config.segment_len == 512
         Trainer(config, source, replace(settings, batch_size=1))
+        if part != "large":
+            assert settings.max_segments * config.segment_len == 512
         for scoring in case.scorings().values():
             read = parser.parse_args(scoring.words)
             task = evaluation_source(source.describe(), read)
             assert task.vocab_size == source.vocab_size
             for tokens in read.tokens:
                 task.stream(1, tokens, 512, torch.Generator())  # long enough
+
+
+def test_the_large_model_has_ten_million_parameters(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    case, *speeds = PARTS["large"](False)
+    options = build_parser().parse_args(case.training().words)
+    source, _ = training_sources(options, tmp_path)
+    config, settings = run_settings(options, source.vocab_size)
+    assert 9e6 < count_parameters(config) < 12e6
+    assert (config.segment_len, settings.max_segments, settings.precision) == (256, 64, "bfloat16")
+    assert options.device == "cuda" and options.compile
+    assert [speed.labels["on"] for speed in speeds] == ["cpu", "cuda", "cuda-compiled"]
 
 
 def test_all_kinds_of_a_task_are_trained_alike(tmp_path):
@@ -70,7 +86,8 @@ if words[0] == "train":
     out = pathlib.Path(words[words.index("--out") + 1])
     out.mkdir()
     kept = shlex.join(["python", "-m", "rmat_tutorial", *words])
-    (out / "run.json").write_text(json.dumps({"command": kept, "training_seconds": 200.0, "settings": {}}))
+    (out / "run.json").write_text(json.dumps({"command": kept, "training_seconds": 200.0, "settings": {},
+                                                  "tokens_per_second": 9.0, "device": "d"}))
 else:
     lengths = words[words.index("--tokens") + 1 : words.index("--sequences")]
     scores = [{"accuracy": 1.0, "loss": 0.0, "tokens": int(tokens), "positions": 256, "sequences": 64, "seed": 0,
@@ -138,7 +155,7 @@ def score(tokens: int, value: float, held: int = 1000, reading: str = "long", **
 
 def result_of_the_bar() -> dict:
     """One that just holds every line."""
-    models = [{"seed": seed, "training_seconds": 300.0,
+    models = [{"seed": seed, "training_seconds": 300.0, "tokens_per_second": 9.0, "device": "d",
                "scores": [score(32, 0.99, reading="short"), score(MEMORY_FROM, 0.99), score(MILLION, value, 1049)]}
               for seed, value in zip(BAR_SEEDS, (1.0, 1.0, 0.985), strict=True)]
     models[2]["scores"] += [score(LONGEST, 1.0, reading="longest-0"), score(LONGEST, 0.98, reading="longest-1")]
