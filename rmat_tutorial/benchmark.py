@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .config import GATES
 from .evaluation import PIECE
 from .language_model import LanguageModel, Output
 from .measuring import processor_seconds
@@ -31,7 +32,7 @@ GENERATED = 32
 REPEATS = 3
 PARTS = 50  # of a long generation, each measured for itself
 
-# An altered past.
+# An altered past, or another gate.
 
 
 class FreshEvery(nn.Module):
@@ -97,10 +98,7 @@ class AlteredBank(nn.Module):
     def __init__(self, model: LanguageModel, bank: str) -> None:
         super().__init__()
         require_choice("bank", bank, tuple(BANKS))
-        if not isinstance(model, RMAT) or "memory" not in model.config.paths:
-            raise ValueError(
-                f"bank = {bank!r} needs an RMAT with the memory path, got a {type(model).__name__} without one"
-            )
+        _require_bank(f"bank = {bank!r}", model)
         self.model, self.alter = model, BANKS[bank]
         self.config, self.embed = model.config, model.embed
 
@@ -116,6 +114,24 @@ class AlteredBank(nn.Module):
             logits.append(output.logits)
             read, start = output.state, start + piece.shape[1]
         return Output(torch.cat(logits, dim=1), (own, read))
+
+
+def with_gate(model: LanguageModel, gate: str) -> RMAT:
+    """An RMAT with the weights of ``model`` whose gates open as ``gate`` says, whatever they were trained with.
+
+    Raises:
+        ValueError: the model has no gates, or there is no such choice.
+    """
+    require_choice("gate", gate, GATES)
+    _require_bank(f"gate = {gate!r}", model)
+    other = RMAT(replace(model.config, gate=gate)).to(model.embed.weight)
+    other.load_state_dict(model.state_dict())
+    return other.train(model.training)
+
+
+def _require_bank(asked: str, model: LanguageModel) -> None:
+    if not isinstance(model, RMAT) or "memory" not in model.config.paths:
+        raise ValueError(f"{asked} needs an RMAT with the memory path, got a {type(model).__name__} without one")
 
 
 # Costs.

@@ -107,12 +107,12 @@ def evaluate(
     require_int("tokens", tokens, 1)
     require_int("sequences", sequences, 1)
     require_seed("seed", seed)
-    _require_fit(model, source)
+    require_fit(model, source)
     source.stream(min(sequences, ROWS), tokens, PIECE, torch.Generator())  # raises before a progress bar is drawn
     generator = torch.Generator().manual_seed(seed)
     score, distances = Score(), _Distances(tokens)
     hidden = tokens * sequences < PROGRESS_FROM if progress is None else not progress
-    with _reading(model, tokens * sequences, hidden) as bar:
+    with reading(model, tokens * sequences, hidden) as bar:
         for first in range(0, sequences, ROWS):
             rows = min(ROWS, sequences - first)
             _read(model, source, rows, tokens, generator, score, distances, bar)
@@ -122,7 +122,7 @@ def evaluate(
     )
 
 
-def _require_fit(model: LanguageModel, source: Source) -> None:
+def require_fit(model: LanguageModel, source: Source) -> None:
     if source.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"source has {source.vocab_size} tokens, the model has vocab_size = {model.config.vocab_size}; "
@@ -131,7 +131,7 @@ def _require_fit(model: LanguageModel, source: Source) -> None:
 
 
 @contextmanager
-def _reading(model: LanguageModel, tokens: int, hidden: bool) -> Iterator[tqdm]:
+def reading(model: LanguageModel, tokens: int, hidden: bool) -> Iterator[tqdm]:
     """A progress bar over ``tokens`` to read, with the model in eval mode until it is done."""
     training = model.training
     model.eval()
@@ -142,7 +142,7 @@ def _reading(model: LanguageModel, tokens: int, hidden: bool) -> Iterator[tqdm]:
         model.train(training)
 
 
-def _require_finite(loss: float, tokens: int) -> None:
+def require_finite(loss: float, tokens: int) -> None:
     if not math.isfinite(loss):
         raise ValueError(
             f"the loss is {loss} after {tokens} tokens: the weights are damaged or the training diverged"
@@ -161,7 +161,7 @@ def _read(
         logits, state = model(piece.to(device), state)
         scored = targets != IGNORED
         right = score.add(logits[scored.to(device)], targets[scored].to(device))
-        _require_finite(score.loss, start + piece.shape[1])
+        require_finite(score.loss, start + piece.shape[1])
         if back is not None:
             distances.add(back[scored], right.cpu())
         start += piece.shape[1]
@@ -249,7 +249,7 @@ def evaluate_documents(
         TypeError, ValueError: the edges do not rise, no document reaches them, the corpus does not fit the model, or a
             logit is NaN.
     """
-    _require_fit(model, corpus)
+    require_fit(model, corpus)
     bins = _PositionBins(edges)
     documents = corpus.documents
     lengths = documents[:, 1] - documents[:, 0]
@@ -265,7 +265,7 @@ def evaluate_documents(
     documents = documents[order[reaching[order]]]
     total = int((documents[:, 1] - documents[:, 0]).sum())
     hidden = total < PROGRESS_FROM if progress is None else not progress
-    with _reading(model, total, hidden) as bar:
+    with reading(model, total, hidden) as bar:
         for first in range(0, len(documents), DOCUMENT_ROWS):
             _read_documents(model, corpus, documents[first : first + DOCUMENT_ROWS], bins, bar)
     return DocumentEvaluation(bins.edges, bins.groups(), corpus.describe())
@@ -291,7 +291,7 @@ def _read_documents(
         positions = torch.arange(begin + 1, begin + size + 1)
         scored = positions < lengths[:, None]
         bins.add(losses.double().cpu(), positions, scored)
-        _require_finite(float(bins.losses.sum()), begin + size)
+        require_finite(float(bins.losses.sum()), begin + size)
         bar.update(int(scored.sum()))
 
 

@@ -18,10 +18,12 @@ from rmat_tutorial.benchmark import (
     long_generation,
     peak_bytes,
     resident_bytes,
+    with_gate,
 )
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate_documents
 from rmat_tutorial.language_model import build
+from rmat_tutorial.memory import hard_gate
 from rmat_tutorial.training import TrainSettings
 
 CONFIG = RMATConfig(d_model=8, n_heads=2, segment_len=6, chunk_size=3, memory_slots=4, write_slots=2, gate="hard")
@@ -113,7 +115,24 @@ def test_a_model_without_a_bank_has_none_to_alter(kind):
     assert_one_line(str(error.value), "zeroed", "memory path")
 
 
+def test_another_gate_has_the_same_weights(model, tokens):
+    other = {"hard": "sigmoid", "sigmoid": "hard"}[model.config.gate]
+    turned = with_gate(model, other)
+    assert turned.config == replace(model.config, gate=other) and not turned.training
+    for mine, its in zip(model.blocks, turned.blocks, strict=True):
+        score = torch.linspace(-5, 5, 9).to(model.embed.weight)
+        assert torch.equal(its.memory.opening(score), torch.sigmoid(score) if other == "sigmoid" else hard_gate(score))
+        assert its.memory.opening(score)[0] != mine.memory.opening(score)[0]
+    assert not torch.equal(turned(tokens).logits, model(tokens).logits)
+    again = with_gate(turned, model.config.gate)
+    assert torch.equal(again(tokens).logits, model(tokens).logits)
+
+
 def test_what_cannot_be_altered_says_why(model):
+    with pytest.raises(ValueError, match="gate must be one of 'sigmoid', 'hard', got 'soft'"):
+        with_gate(model, "soft")
+    with pytest.raises(ValueError, match="gate = 'hard' needs an RMAT with the memory path, got a RMAT without"):
+        with_gate(build(replace(CONFIG, paths=("full", "chunk"))), "hard")
     with pytest.raises(ValueError, match="memory path"):
         AlteredBank(build(replace(CONFIG, paths=("full", "chunk"))), "zeroed")
     with pytest.raises(ValueError, match="bank must be one of"):

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from long_range_results import ANSWERS, bar_answers
+from long_range_results import result as result_of
+from PIL import Image
 from strategies import assert_one_line
 
 from rmat_tutorial import RMAT, LanguageModel, RMATConfig, folders
@@ -252,6 +255,7 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
     assert again == begun
 
 
+@pytest.mark.usefixtures("style")
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
@@ -283,6 +287,12 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["train", "recall", "--restart", "0.5"], ("restart must be 1 for recall", "streams end")),
         (["train", "recall", "--baseline", "lstm"], ("--baseline", "'lstm'")),
         (["evaluate", "{tmp}/recall.safetensors", "--documents"], ("--documents is for text models",)),
+        (["evaluate", "{tmp}/recall.safetensors", "--gaps", "64", "-1"], ("gaps", "got -1")),
+        (["evaluate", "{tmp}/recall.safetensors", "--gaps", "64", "--tokens", "9"], ("--tokens is for", "--gaps")),
+        (["evaluate", "{tmp}/recall.safetensors", "--gaps", "64", "--fact-span", "0", "1"], ("--fact-span is for",)),
+        (["evaluate", "text", "--gaps", "64"], ("--gaps is for tasks", "text was trained on text")),
+        (["evaluate", "recall-no-memory", "--gate", "sigmoid"], ("gate = 'sigmoid' needs an RMAT with the memory",)),
+        (["evaluate", "text", "--costs", "--gate", "hard"], ("--gate is for scores", "--costs")),
         (["evaluate", "{tmp}/recall.safetensors", "--pairs", "2"], ("--pairs is for mqar", "got recall")),
         (["evaluate", "{tmp}/recall.safetensors", "--keys", "9"], ("source has", "vocab_size")),
         (["evaluate", "{tmp}/recall.safetensors", "--up-to", "9"], ("--up-to needs --documents",)),
@@ -314,6 +324,13 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["train", "nothing"], ("invalid choice", "'nothing'")),
         (["train", "recall", "--steps", "many"], ("--steps", "'many'")),
         (["train", "recall", "--gate", "soft"], ("--gate", "'soft'")),
+        (["figure", "{tmp}/missing.json"], ("missing.json", "No such file")),
+        (["figure", "{tmp}/notes.txt"], ("notes.txt is no json",)),
+        (["figure", "{tmp}/recall.safetensors"], ("recall.safetensors is no json",)),
+        (["figure", "{tmp}/other.json"], ("must hold a part of long-range, 'bar', 'capacity', 'tasks'", "got 'foo'")),
+        (["figure", "{tmp}/part.json"], ("part.json: ", "without a list of models")),
+        (["figure", "{tmp}/bar.json", "--out", "{tmp}/nothing/at/all.png"], ("No such file", "all.png")),
+        (["figure", "{tmp}/bar.json", "--out", "{tmp}/nothing"], ("nothing is there and is not a file",)),
         (["frobnicate"], ("invalid choice", "'frobnicate'")),
         ([], ("required", "command")),
     ],
@@ -327,6 +344,8 @@ def test_what_a_user_can_get_wrong_is_one_line(capsys, tmp_path, arguments, frag
     for name in ("one", "two"):
         (tmp_path / "pair" / name).write_bytes(b"ten bytes.")
     (tmp_path / "occupied" / "model.safetensors").write_bytes(b"precious")
+    for name, result in (("other", {"part": "foo"}), ("part", {"part": "bar"}), ("bar", result_of("bar", bar_answers))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
     model = RMAT(RMATConfig(vocab_size=96, d_model=8, n_heads=2, n_layers=1))
     model.save(tmp_path / "untold.safetensors")
     model.save(tmp_path / "recall.safetensors", extra={"task": RecallTask().describe()})
@@ -386,6 +405,34 @@ def test_streams_of_several_lengths_hold_what_the_options_say(capsys):
 def test_a_task_without_its_bank_is_a_guess(capsys, past):
     _, printed, _ = call(capsys, "evaluate", "recall", *past, "--tokens", "512", "--sequences", "64", "--json")
     assert last_line(printed)["accuracy"] < 0.3  # a guess scores 0.125; some facts lie in the last segment
+
+
+def test_facts_are_asked_after_gaps(capsys):
+    arguments = ("evaluate", "recall", "--gaps", "512", "64", "--facts", "2", "--sequences", "32", "--json")
+    status, printed, _ = call(capsys, *arguments)
+    assert status == 0
+    found = last_line(printed)
+    assert (found["gaps"], found["answers"], found["model"]) == ([64, 512], 64, "recall")
+    assert min(found["accuracy"]) > 0.9
+    assert printed.splitlines()[1] == f"  after 64 tokens more: {found['accuracy'][0]:.4f}"
+    assert [len(found["example"][name]) for name in ("facts", "questions", "answers", "said")] == [2] * 4
+    zeroed = last_line(call(capsys, *arguments, "--bank", "zeroed")[1])
+    assert max(zeroed["accuracy"]) < 0.4  # a guess scores 0.125
+    assert zeroed["example"]["facts"] == found["example"]["facts"]
+    sigmoid = last_line(call(capsys, *arguments, "--gate", "sigmoid")[1])
+    assert sigmoid["accuracy"][1] < found["accuracy"][1]
+
+
+@pytest.mark.usefixtures("style")
+@pytest.mark.parametrize("part", ANSWERS)
+def test_a_part_of_long_range_is_drawn(capsys, tmp_path, part):
+    file, other = tmp_path / f"{part}.json", tmp_path / "other.png"
+    file.write_text(json.dumps(result_of(part, ANSWERS[part], quick=True)))
+    status, printed, _ = call(capsys, "figure", file)
+    assert (status, printed) == (0, f"saved {file.with_suffix('.png')}\n")
+    assert call(capsys, "figure", file, "--out", other)[0] == 0
+    assert other.read_bytes() == file.with_suffix(".png").read_bytes()
+    assert Image.open(other).size[0] >= 2000
 
 
 def test_a_shipped_name_comes_before_a_folder_of_that_name(capsys, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ LAYERS = (
     "model",
     "baselines",
     "tracing",
-    "backprop training evaluation",
+    "backprop training evaluation asking",
     "benchmark jobs recipes",
     "comparison long_range",
     "plots canvas exercises",

@@ -20,7 +20,8 @@ def test_the_code_runs():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_parse(command):
-    assert build_parser().parse_args(shlex.split(command)).command in ("train", "evaluate", "compare")
+    known = ("train", "evaluate", "compare", "long-range", "figure")
+    assert build_parser().parse_args(shlex.split(command)).command in known
 
 
 def test_every_command_was_found():

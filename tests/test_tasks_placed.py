@@ -308,3 +308,16 @@ def test_a_call_that_cannot_be_says_why(task):
         with pytest.raises(ValueError, match=r".") as error:
             task.stream(*arguments, generator(0))
         assert_one_line(str(error.value), *fragments)
+
+
+@given(tasks(), st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(1, 7))
+def test_background_in_stretches_of_whole_cells_is_one_stream(task, cells, piece):
+    one, other = generator(0), generator(0)
+    whole = list(task.background(2, sum(cells) * task.cell, piece, one))
+    stretches = [part for count in cells for part in task.background(2, count * task.cell, piece, other)]
+    assert all(part.shape[1] <= piece for part in stretches)
+    empty = torch.empty(2, 0, dtype=torch.int64)
+    assert torch.equal(torch.cat([empty, *whole], dim=1), torch.cat([empty, *stretches], dim=1))
+    cell = task._background().shape[1]
+    assert all(any(torch.equal(row, kind) for kind in task._background())
+               for row in torch.cat([empty, *whole], dim=1).reshape(-1, cell))

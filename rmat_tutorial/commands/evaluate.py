@@ -9,8 +9,19 @@ from typing import Any
 
 import torch
 
-from ..benchmark import BANKS, READ_TOKENS, AlteredBank, FreshEvery, costs, long_generation, resident_bytes
+from ..asking import Asked, asked_after
+from ..benchmark import (
+    BANKS,
+    READ_TOKENS,
+    AlteredBank,
+    FreshEvery,
+    costs,
+    long_generation,
+    resident_bytes,
+    with_gate,
+)
 from ..checkpoints import read_info, shipped_checkpoints
+from ..config import GATES
 from ..corpora import SPLITS
 from ..evaluation import EDGES, DocumentEvaluation, Evaluation, evaluate, evaluate_documents
 from ..language_model import LanguageModel
@@ -24,7 +35,8 @@ from .task_options import add_task_options, task_fields
 Model = LanguageModel | FreshEvery | AlteredBank
 IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
 DOCUMENT_FIELDS = ("split", "up_to")
-ALTERED_PAST = ("fresh_every", "bank")
+ALTERATIONS = ("fresh_every", "bank", "gate")
+TOKENS = 4096  # of each stream, when nothing is said
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     by_document.add_argument("--up-to", type=int, metavar="POSITION", help=f"read no further (default: {EDGES[-1]})")
     parser.add_argument("--fresh-every", type=int, metavar="TOKENS", help="forget everything after so many tokens")
     parser.add_argument("--bank", choices=tuple(BANKS), help="read each segment with such a bank, not its own")
+    parser.add_argument("--gate", choices=GATES, help="read with such gates, whatever the model was trained with")
     parser.add_argument("--costs", action="store_true", default=None,
                         help="text: measure speed and memory in training and in generation, in place of a score")
     parser.add_argument("--read", type=int, nargs="+", metavar="TOKENS",
@@ -46,8 +59,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                              f"(default: {' '.join(map(str, READ_TOKENS))})")
     parser.add_argument("--generate", type=int, metavar="TOKENS",
                         help="text: measure speed and memory while so many are generated, in place of a score")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[4096], metavar="TOKENS",
-                        help="length of each stream; several are scored one after the other (default: 4096)")
+    parser.add_argument("--tokens", type=int, nargs="+", metavar="TOKENS",
+                        help=f"length of each stream; several are scored one after the other (default: {TOKENS})")
+    parser.add_argument("--gaps", type=int, nargs="+", metavar="TOKENS",
+                        help="tasks: facts at the start of each stream, asked after so many tokens of background; "
+                             "one reading serves them all")
     parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -62,17 +78,19 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise UsageError(f"{option_of(next(iter(foreign)))} needs --documents")
     if options.read is not None and not options.costs:
         raise UsageError("--read needs --costs")
-    asked = list(given(options, IN_PLACE))
-    if len(asked) > 1:
-        raise UsageError(f"--{asked[0]} and --{asked[1]} are two things to measure: give one")
-    if asked and not options.documents and (altering := given(options, ALTERED_PAST)):
-        raise UsageError(f"{option_of(next(iter(altering)))} is for scores, and --{asked[0]} is none")
+    in_place = list(given(options, IN_PLACE))
+    if len(in_place) > 1:
+        raise UsageError(f"--{in_place[0]} and --{in_place[1]} are two things to measure: give one")
+    if in_place and not options.documents and (altering := given(options, ALTERATIONS)):
+        raise UsageError(f"{option_of(next(iter(altering)))} is for scores, and --{in_place[0]} is none")
+    if options.gaps is not None and (other := given(options, ("tokens", "fact_span"))):
+        raise UsageError(f"{option_of(next(iter(other)))} is for streams of a given length, and --gaps gives none")
     path = options.model
     if path not in shipped_checkpoints() and Path(path).is_dir():
         path = RunFolder(Path(path)).model
     source = evaluation_source(read_info(path)["extra"].get("task"), options)
     model = LanguageModel.from_checkpoint(path, device)
-    if asked and not options.documents:
+    if in_place and not options.documents:
         print(json.dumps({**measured(model, source, device, options), "model": options.model,
                           "device": device_name(device)}))
         return 0
@@ -80,6 +98,10 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
         score = evaluate_documents(altered(model, options), source, edges_up_to(options.up_to))
         print(describe_documents(score))
         found = score.to_dict()
+    elif options.gaps is not None:
+        asked = asked_after(altered(model, options), source, options.gaps, options.sequences, options.seed)
+        print(describe_asked(asked))
+        found = asked.to_dict()
     else:
         found = stream_scores(altered(model, options), source, options)
     if options.json:
@@ -90,7 +112,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
 def stream_scores(model: Model, source: Source, options: argparse.Namespace) -> dict[str, Any]:
     """The score of streams, or ``scores`` of several lengths, each printed when it is there."""
     scores = []
-    for tokens in options.tokens:
+    for tokens in options.tokens or (TOKENS,):
         score = evaluate(model, source, tokens, options.sequences, options.seed)
         print(describe_score(score), flush=True)
         scores.append({**score.to_dict(), "most_resident_bytes": resident_bytes("VmHWM")})
@@ -106,6 +128,8 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
             return TASKS[kind](**{**task, **task_fields(kind, options)})
         case {"kind": "text", "fingerprint": fingerprint}:
             task_fields("text", options)
+            if options.gaps is not None:
+                raise UsageError(f"--gaps is for tasks; {options.model} was trained on text")
             text = text_of(options.file)
             if options.file is None or text("all").fingerprint == fingerprint:
                 return text(options.split or "test")
@@ -116,7 +140,9 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
 
 
 def altered(model: LanguageModel, options: argparse.Namespace) -> Model:
-    """The model, or it with the past that the options ask for."""
+    """The model, or it with the gates and the past that the options ask for."""
+    if options.gate is not None:
+        model = with_gate(model, options.gate)
     if options.bank is not None and options.fresh_every is not None:
         raise UsageError("--bank and --fresh-every are two ways to alter the past: give one")
     if options.bank is not None:
@@ -147,6 +173,14 @@ def describe_score(score: Evaluation) -> str:
              f"({score.sequences} streams of {score.tokens} tokens, seed {score.seed})"]
     lines += [f"  fact {part['above']} to {part['to']} tokens back: {part['accuracy']:.4f} of {part['answers']}"
               for part in score.by_distance]
+    return "\n".join(lines)
+
+
+def describe_asked(asked: Asked) -> str:
+    lines = [f"{asked.task.kind}: right answers of {asked.answers} ({len(asked.targets)} streams, seed {asked.seed}) "
+             f"when the facts of the first {asked.opening} tokens are asked"]
+    lines += [f"  after {gap} tokens more: {right / asked.answers:.4f}"
+              for gap, right in zip(asked.gaps, asked.right, strict=True)]
     return "\n".join(lines)
 
 

@@ -135,7 +135,7 @@ class Survival:
                 )
             ax.set(ylim=(-0.06, 1.08), xlabel="tokens since", title=title)
             _number(ax, self.tokens)
-        _mark_chance(self._axes[1], chance)
+        mark_chance(self._axes[1], chance)
         self._here = [ax.axvline(self.tokens[0], color="0.2", linewidth=1.5, zorder=1) for ax in self._axes]
         # Names of lines that are not shown leave the legend, so it moves too, and belongs to an axes.
         legend = self._axes[0].legend(loc="center", bbox_to_anchor=(0.52, 0.45), fontsize=15)
@@ -178,7 +178,7 @@ def score_lines(scores: Mapping[str, Mapping[int, Sequence[float]]], chance: flo
     ax.set(ylim=(-0.06, 1.08), xlabel="tokens in the stream", ylabel="share of right answers",
            title=f"stored scores: mean and range of {len(shares) // len(by_tokens)} seeds")
     _number(ax, sorted(by_tokens))
-    _mark_chance(ax, chance)
+    mark_chance(ax, chance)
     ax.legend(loc="lower left", bbox_to_anchor=(0.01, 0.2))
     return figure
 
@@ -189,6 +189,7 @@ def _number(ax: Axes, tokens: Sequence[int]) -> None:
     ax.minorticks_off()
 
 
-def _mark_chance(ax: Axes, chance: float) -> None:
+def mark_chance(ax: Axes, chance: float) -> None:
+    """A line across at the share of right answers of a guess."""
     ax.axhline(chance, color="0.4", linestyle=(0, (1, 3)), linewidth=2)
     ax.text(0.01, chance - 0.015, "chance", va="top", size=14, transform=ax.get_yaxis_transform())

@@ -97,6 +97,11 @@ class PlacedTask(ABC):
         """Accuracy of a guess."""
         return 1.0 / getattr(self, self.answer_field)
 
+    @property
+    def fact_tokens(self) -> int:
+        """Tokens that the facts take."""
+        return self.cell * self._needs()[0]
+
     def decode(self, token: int) -> str:
         """A label for people."""
         token = int(token)
@@ -146,6 +151,26 @@ class PlacedTask(ABC):
         """What ``batch(batch_size, tokens, generator)`` puts into the background. Raises as ``pieces`` does."""
         return self._draw(batch_size, *self._room(tokens), generator)
 
+    def background(
+        self, batch_size: int, tokens: int, piece: int, generator: torch.Generator, cut_off: int = 0
+    ) -> Iterator[Tensor]:
+        """Pieces ``(B, piece)`` of a stream of ``tokens`` tokens of background, without ``cut_off`` tokens at the start
+        of its first cell.
+
+        Where a cell ends, another call with the same generator goes on as if it were one stream.
+        """
+        cells = self._background()
+        held = torch.empty(batch_size, 0, dtype=torch.int64)
+        for start in range(0, tokens, piece):
+            length = min(piece, tokens - start)
+            missing = -(-(cut_off + length - held.shape[1]) // cells.shape[1])
+            # Drawn cell by cell, all rows of one cell together: the background then does not depend on where the
+            # stream is cut.
+            drawn = torch.randint(len(cells), (missing, batch_size), generator=generator)
+            held = torch.cat([held, cells[drawn.T].flatten(1)], dim=1)[:, cut_off:]
+            yield held[:, :length].contiguous()
+            held, cut_off = held[:, length:], 0
+
     def _room(self, tokens: int) -> tuple[int, int]:
         """The first position where a fact may lie, and how many cells there are from there on."""
         body = max(tokens - self.question_tokens, 0)
@@ -165,8 +190,9 @@ class PlacedTask(ABC):
         places, facts, questions, targets, sources = self.episode(batch_size, tokens, generator)
         asked = torch.arange(tokens - self.question_tokens, tokens).expand(batch_size, -1)
         distances = torch.where(targets == IGNORED, 0, asked - sources)
+        cut_off = (self.question_tokens - tokens) % self._background().shape[1]  # so that the questions are in step
         start = 0
-        for part in self._background_pieces(batch_size, tokens, piece, generator):
+        for part in self.background(batch_size, tokens, piece, generator, cut_off):
             _put(part, places - start, facts)
             _put(part, asked - start, questions)
             wanted, back = torch.full_like(part, IGNORED), torch.zeros_like(part)
@@ -174,22 +200,6 @@ class PlacedTask(ABC):
             _put(back, asked - start, distances)
             yield part, wanted, back
             start += part.shape[1]
-
-    def _background_pieces(
-        self, batch_size: int, tokens: int, piece: int, generator: torch.Generator
-    ) -> Iterator[Tensor]:
-        cells = self._background()
-        cut_off = (self.question_tokens - tokens) % cells.shape[1]  # of the first cell, so that the others are in step
-        held = torch.empty(batch_size, 0, dtype=torch.int64)
-        for start in range(0, tokens, piece):
-            length = min(piece, tokens - start)
-            missing = -(-(cut_off + length - held.shape[1]) // cells.shape[1])
-            # Drawn cell by cell, all rows of one cell together: the background then does not depend on where the
-            # stream is cut.
-            drawn = torch.randint(len(cells), (missing, batch_size), generator=generator)
-            held = torch.cat([held, cells[drawn.T].flatten(1)], dim=1)[:, cut_off:]
-            yield held[:, :length].contiguous()
-            held, cut_off = held[:, length:], 0
 
 
 def _checked_span(span: Any) -> tuple[float, float]:
