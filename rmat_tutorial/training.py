@@ -27,13 +27,14 @@ from .backprop import BACKPROPS, PRECISIONS, Reading, backpropagate
 from .config import ModelConfig
 from .corpora import Corpus
 from .language_model import LanguageModel, build
+from .model import RMAT
 from .runs import RunFolder, TrainingError
 from .state import State
 from .tasks import IGNORED, PlacedTask, RecallTask, Source
 from .validate import require_choice, require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
-BAR_HIDES = ("step", "lr", "seconds", "by_segments_back")
+BAR_HIDES = ("step", "lr", "seconds", "tokens", "by_segments_back")
 OF_THE_MODEL = ("config", "initial")  # what a state refers to and does not own
 SMOOTHING = 0.95  # of the running mean: it looks back about twenty steps
 
@@ -180,7 +181,8 @@ class Trainer:
     """A model in training: everything that a step changes, and the step."""
 
     def __init__(
-        self, config: ModelConfig, source: Source, settings: TrainSettings, device: torch.device | str = "cpu"
+        self, config: ModelConfig, source: Source, settings: TrainSettings, device: torch.device | str = "cpu",
+        compiled: bool = False,
     ) -> None:
         if source.vocab_size != config.vocab_size:
             raise TrainingError(f"vocab_size must be {source.vocab_size}, the source's, got {config.vocab_size}")
@@ -198,6 +200,8 @@ class Trainer:
         self.source, self.settings, self.device = source, settings, torch.device(device)
         torch.manual_seed(settings.seed)
         self.model = build(config).to(self.device)
+        if compiled:
+            compile_segments(self.model)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, settings.weight_decay), lr=settings.lr)
         self.curriculum = Curriculum.begin(settings)
         self.streams: Streams | None = None
@@ -247,8 +251,8 @@ class Trainer:
             self.streams = Streams(places + length, reading.state)
         self.step += 1
         metrics = {"step": self.step, "loss": score.mean_loss, self.source.metric: score.value(self.source.metric),
-                   "segments": segments, "max_segments": self.curriculum.segments, "gate": reading.gate, "lr": lr,
-                   "seconds": round(time.perf_counter() - began, 4)}
+                   "segments": segments, "max_segments": self.curriculum.segments, "tokens": length,
+                   "gate": reading.gate, "lr": lr, "seconds": round(time.perf_counter() - began, 4)}
         if distances is not None:
             metrics["by_segments_back"] = by_segments_back(
                 reading.right.cpu(), targets, distances, self.model.config.segment_len
@@ -292,6 +296,20 @@ class Trainer:
         self.step = state["step"]
 
 
+def compile_segments(model: LanguageModel) -> None:
+    """Let torch.compile fuse what an RMAT's blocks do with a segment; values agree as far as roundings do.
+
+    Raises:
+        TrainingError: the model is of another kind.
+    """
+    if not isinstance(model, RMAT):
+        raise TrainingError(f"compiled must be False for kind {model.config.kind!r}, it is for the RMAT")
+    for block in model.blocks:
+        block.attend = torch.compile(block.attend)
+        if block.memory is not None:
+            block.memory.step = torch.compile(block.memory.step)
+
+
 def by_segments_back(right: Tensor, targets: Tensor, distances: Tensor, segment_len: int) -> list[list[int]]:
     """Right answers and all answers, by how many whole segments the fact lies before its question; all ``(B, T)``."""
     asked = targets != IGNORED
@@ -324,6 +342,7 @@ def train(
     *,
     resume: bool = False,
     device: torch.device | str = "cpu",
+    compiled: bool = False,
     checkpoint_every: int = 50,
     progress: bool = True,
     follow: Callable[[dict[str, Any], LanguageModel], object] | None = None,
@@ -332,6 +351,8 @@ def train(
 
     Args:
         resume: go on with the run that ``out`` holds. Without it, ``out`` must not hold one.
+        compiled: let torch.compile fuse what the blocks do with a segment. It takes half a minute and a C++ compiler
+            before the first step, and again for segments of other lengths.
         checkpoint_every: steps between two writes of the training state. A run is also saved when it is stopped.
         progress: show a progress bar.
         follow: called with each step's line of metrics and the model as it is, with those of a run that is resumed
@@ -352,7 +373,7 @@ def train(
     # From here on: the first optimiser of a process imports for seconds, and an import that is cut short may not be
     # possible again.
     with _stop_requests() as stop:
-        trainer = Trainer(config, source, settings, device)
+        trainer = Trainer(config, source, settings, device, compiled)
         if resume:
             trainer.restore(folder.read_for(identity, asdict(TrainSettings())))
         elif folder.holds_a_run():

@@ -73,7 +73,7 @@ def test_recall_from_training_to_score(capsys, tmp_path):
     assert (report["seed"], report["threads"]) == (3, 1)
     assert report["versions"]["torch"] == torch.__version__
     assert report["device"]
-    assert report["training_seconds"] > 0
+    assert report["training_seconds"] > 0 and report["tokens_per_second"] > 0
     assert [score["tokens"] for score in report["scores"]] == [16, 1024]
 
     wanted = report["scores"][1]
@@ -298,6 +298,8 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["evaluate", "{tmp}/recall.safetensors", "--up-to", "9"], ("--up-to needs --documents",)),
         (["evaluate", "text", "--facts", "2"], ("--facts is for recall", "got text")),
         (["evaluate", "text", "--costs", "--bank", "zeroed"], ("--bank is for scores", "--costs")),
+        (["train", "recall", "--out", "{tmp}/new", "--baseline", "rmt", "--compile"],
+         ("compiled must be False", "'rmt'")),
         (["train", "mqar", "--out", "{tmp}/new", "--vary-facts"], ("vary_facts must be False for mqar",)),
         (["train", "recall", "--gate-margin", "-1"], ("gate_margin", "-1")),
         (["train", "text", "--file", "{tmp}/notes.txt"], ("tokens = 512", "train split of notes.txt has 90")),
@@ -325,7 +327,8 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["figure", "{tmp}/missing.json"], ("missing.json", "No such file")),
         (["figure", "{tmp}/notes.txt"], ("notes.txt is no json",)),
         (["figure", "{tmp}/recall.safetensors"], ("recall.safetensors is no json",)),
-        (["figure", "{tmp}/other.json"], ("must hold a part of long-range, 'bar', 'capacity', 'tasks'", "got 'foo'")),
+        (["figure", "{tmp}/other.json"], ("must hold a part of long-range, 'bar', 'capacity', 'tasks', 'large'",
+                                           "got 'foo'")),
         (["figure", "{tmp}/part.json"], ("part.json: ", "without a list of models")),
         (["figure", "{tmp}/bar.json", "--out", "{tmp}/nothing/at/all.png"], ("No such file", "all.png")),
         (["figure", "{tmp}/bar.json", "--out", "{tmp}/nothing"], ("nothing is there and is not a file",)),

@@ -180,7 +180,7 @@ def test_metrics_have_one_line_a_step(unbroken):
     assert [entry["step"] for entry in entries] == list(range(1, 13))
     for entry in entries:
         assert set(entry) == {"step", "loss", "accuracy", "segments", "max_segments", "gate", "lr", "seconds",
-                              "by_segments_back"}
+                              "tokens", "by_segments_back"}
         assert 1 <= entry["segments"] <= entry["max_segments"] <= 4
         assert 0 <= entry["gate"] <= 1
     assert [entry["lr"] for entry in entries] == [SETTINGS.learning_rate(step) for step in range(12)]
@@ -261,6 +261,26 @@ def test_a_save_that_fails_leaves_the_last_state(tmp_path, monkeypatch):
 
 
 # The steps themselves.
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call")
+def test_compiled_segments_take_the_same_steps(tmp_path, monkeypatch):
+    compiled = []
+    compile_for_real = torch.compile
+
+    def fast_compile(function):
+        compiled.append(function.__qualname__)
+        return compile_for_real(function, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", fast_compile)
+    config, settings = replace(CONFIG, dropout=0.0), replace(SETTINGS, steps=3, max_segments=2, grow_below=None)
+    model = train(config, TASK, settings, tmp_path / "compiled", compiled=True, progress=False)
+    assert compiled == ["HybridBlock.attend", "GatedFIFOMemory.step"] * config.n_layers
+    plain = train(config, TASK, settings, tmp_path / "plain", progress=False)
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(TrainingError, match="compiled must be False for kind 'segment'"):
+        Trainer(matching(config, "segment"), TASK, settings, compiled=True)
 
 
 def test_training_learns(tmp_path):

@@ -24,9 +24,11 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
 
     result = part_of(options.file)
     out = options.out or options.file.with_suffix(".png")
+    if (draw := FIGURES.get(result["part"])) is None:
+        raise UsageError(f"{options.file} is of the part {result['part']!r}, of which there is no figure")
     plots.use_style()
     try:
-        figure = FIGURES[result["part"]](result)
+        figure = draw(result)
     except ValueError as error:
         raise UsageError(f"{options.file}: {error}") from None
     figure.set_dpi(plots.DPI * plots.SHARPNESS)

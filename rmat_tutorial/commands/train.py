@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
     parser.add_argument("--no-scores", action="store_true", help="do not score the model when it is trained")
     add_machine(parser)
+    parser.add_argument("--compile", action="store_true", help="fuse the work on a segment with torch.compile")
     parser.add_argument("--seed", type=int, help="of weights, batches and dropout")
     training = parser.add_argument_group("training (default: as the shipped checkpoint, where there is one)")
     training.add_argument("--steps", type=int)
@@ -88,7 +90,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     config, settings = run_settings(options, source.vocab_size)
 
     model = train(config, source, settings, folder.path, resume=options.resume, device=device,
-                  checkpoint_every=options.checkpoint_every)
+                  compiled=options.compile, checkpoint_every=options.checkpoint_every)
     scores = []
     for times, sequences in () if options.no_scores else SCORES:
         tokens = times * settings.max_segments * config.segment_len
@@ -141,8 +143,14 @@ def run_report(
         "settings": asdict(settings),
         **describe_machine(device, torch.get_num_threads()),
         "training_seconds": round(folder.seconds(), 3),
+        "tokens_per_second": tokens_per_second(folder, settings.batch_size),
         "scores": [{**score.to_dict(), "command": evaluate_command(folder, score, file)} for score in scores],
     }
+
+
+def tokens_per_second(folder: RunFolder, batch_size: int) -> float:
+    """The median over the steps of the tokens that were read in a second."""
+    return round(median(batch_size * line["tokens"] / line["seconds"] for line in folder.lines()), 1)
 
 
 def evaluate_command(folder: RunFolder, score: Evaluation, file: Path | None) -> str:
