@@ -2,7 +2,7 @@
 
 A part is a list of cases. Each is a training and some readings of what was trained, and all of them are commands of
 the course's own, run as processes in the part's folder. What has been done is not done again, so the same command goes
-on where an earlier one was stopped.
+on where an earlier one was stopped. ``read_gaps`` does the same with models that ship.
 """
 
 from __future__ import annotations
@@ -210,6 +210,41 @@ def _row(case: Case, report: Mapping[str, Any], scores: Mapping[Scoring, Mapping
             "scores": [{name: score[name] for name in kept} for score in found]}
 
 
+# Facts that are asked after so many tokens, by readers that need no training.
+
+GAPS = tuple(64 * 2**power for power in range(15))  # to 1 048 576
+GAP_ROWS = 64
+READERS: dict[str, tuple[str, ...]] = {
+    "hard gate": ("recall-long",), "sigmoid gate": ("recall-long", "--gate", "sigmoid"),
+    "bank zeroed": ("recall-long", "--bank", "zeroed"), "old checkpoint": ("recall",),
+}
+"""What ``evaluate`` is told to read with, by the names that notebook 07 shows."""
+
+
+def read_gaps(
+    folder: Path, jobs: int, machine: dict[str, Any], quick: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Ask what ``READERS`` names after each of ``GAPS``, where ``folder`` lacks it, and write ``gaps.json`` there.
+
+    Args and raises as ``run_part``.
+
+    Returns:
+        What was written: ``part``, ``quick``, ``machine``, ``failures``, and ``readers``: by name what ``evaluate``
+        gave, and its command.
+    """
+    gaps, rows = (GAPS[:2], 2) if quick else (GAPS, GAP_ROWS)
+    weight = max(1, gaps[-1] * rows // TOKENS_PER_STEP)
+    scorings = {
+        name: Scoring(f"gaps-{name.replace(' ', '-')}", ("evaluate", *words, "--gaps", *map(str, gaps), "--sequences",
+                                                         str(rows), "--json"), weight)
+        for name, words in READERS.items()
+    }
+    with open_desk(folder, jobs, weight * len(scorings), "gaps", progress) as desk:
+        found = desk.do(scorings.values())
+        readers = {name: found[job] for name, job in scorings.items() if job in found}
+        return desk.write("gaps.json", {"part": "gaps", "quick": quick, **machine, "readers": readers})
+
+
 # What came of the bar.
 
 
@@ -270,9 +305,11 @@ def memory_growth(model: Mapping[str, Any]) -> float | None:
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """A line for each model with its accuracy by length, and for the bar what was asked and what came."""
-    lines = []
-    for model in result["models"]:
+    """A line for each model or reader and each length, and for the bar what was asked and what came."""
+    lines = [f"{name}: {gap:,} tokens after the facts {100 * share:.2f} % of {reading['answers']}"
+             for name, reading in result.get("readers", {}).items()
+             for gap, share in zip(reading["gaps"], reading["accuracy"], strict=True)]
+    for model in result.get("models", []):
         name = " ".join(f"{label} {model[label]}" for label in LABELS if label in model)
         lines.append(f"{name}: trained in {model['training_seconds']:.0f} s, {model['tokens_per_second']:,.0f} tokens "
                      f"a second on {model['device']}")

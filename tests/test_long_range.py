@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shlex
 import sys
 from dataclasses import replace
 
@@ -88,6 +89,9 @@ if words[0] == "train":
     kept = shlex.join(["python", "-m", "rmat_tutorial", *words])
     (out / "run.json").write_text(json.dumps({"command": kept, "training_seconds": 200.0, "settings": {},
                                                   "tokens_per_second": 9.0, "device": "d"}))
+elif "--gaps" in words:
+    gaps = [int(gap) for gap in words[words.index("--gaps") + 1 : words.index("--sequences")]]
+    print(json.dumps({"gaps": gaps, "accuracy": [0.5] * len(gaps), "answers": 8, "sequences": 2, "example": {}}))
 else:
     lengths = words[words.index("--tokens") + 1 : words.index("--sequences")]
     scores = [{"accuracy": 1.0, "loss": 0.0, "tokens": int(tokens), "positions": 256, "sequences": 64, "seed": 0,
@@ -143,6 +147,19 @@ def test_a_trial_is_not_judged(stand_in, tmp_path):
         assert result["quick"] and not result["failures"]
         assert "met" not in said.lower()
         assert "100.00 %" in said
+
+
+def test_each_reader_is_asked_after_every_gap(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROKEN", "--bank")
+    result = long_range.read_gaps(tmp_path / "gaps", 2, MACHINE, progress=False)
+    assert json.loads((tmp_path / "gaps" / "gaps.json").read_text()) == result
+    assert list(result["readers"]) == [name for name in long_range.READERS if name != "bank zeroed"]
+    for reading in result["readers"].values():
+        assert reading["gaps"] == list(long_range.GAPS) and reading["gaps"][0] == 64 and reading["gaps"][-1] == MILLION
+        options = build_parser().parse_args(shlex.split(reading["command"])[3:])
+        assert options.gaps == reading["gaps"] and options.model.startswith("recall")
+    assert "failed: gaps-bank-zeroed" in describe(result)
+    assert "sigmoid gate: 1,048,576 tokens after the facts 50.00 % of 8" in describe(result)
 
 
 # The bar.

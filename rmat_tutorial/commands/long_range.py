@@ -12,9 +12,11 @@ from .. import folders, long_range
 from ..jobs import command_line
 from .machine import describe_machine
 
+GAPS = "gaps"  # the part that trains nothing
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("part", choices=tuple(long_range.PARTS))
+    parser.add_argument("part", choices=(*long_range.PARTS, GAPS))
     parser.add_argument("--quick", action="store_true", help="a trial: few models, few steps, short streams")
     parser.add_argument("--out", type=Path,
                         help="folder of all runs and scores; what it holds is not made again (default: "
@@ -27,7 +29,10 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     out = options.out or folders.home() / "runs" / (options.part + ("-quick" if options.quick else ""))
     machine = {"command": command_line(arguments), **describe_machine(torch.device("cpu"), threads=1)}
     try:
-        result = long_range.run_part(options.part, out, options.jobs, machine, options.quick)
+        if options.part == GAPS:
+            result = long_range.read_gaps(out, options.jobs, machine, options.quick)
+        else:
+            result = long_range.run_part(options.part, out, options.jobs, machine, options.quick)
     except KeyboardInterrupt:
         print(f"go on with: {command_line(arguments)}", file=sys.stderr)
         raise

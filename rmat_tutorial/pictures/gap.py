@@ -16,6 +16,7 @@ from ..asking import asked_after
 from ..benchmark import AlteredBank, with_gate
 from ..canvas import MovingCanvas
 from ..language_model import LanguageModel
+from ..long_range import GAPS, READERS
 from ..model import RMAT
 from ..plots import FOURTH, HIGHLIGHT, PATH_COLOURS
 from ..tasks import RecallTask
@@ -23,7 +24,6 @@ from ..widgets import Explorer
 from .long_range import short_number
 from .retention import mark_chance
 
-GAPS = tuple(64 * 2**power for power in range(15))  # to 1 048 576 tokens
 LIVE_GAPS = GAPS[:6]  # what is read at once when it is asked for
 LIVE_ROWS = 8
 LOOKS = (("^", PATH_COLOURS["memory"]), ("o", PATH_COLOURS["chunk"]), ("s", "0.45"), ("D", PATH_COLOURS["full"]),
@@ -35,8 +35,8 @@ FACTS, STREAM = 0.035, 0.13  # where the facts are written, and where the backgr
 
 def usual_readers(model: RMAT, old: RMAT) -> dict[str, LanguageModel | AlteredBank]:
     """``model`` with its own gates, with sigmoid gates, with a zeroed bank, and the ``old`` model, by their names."""
-    return {"hard gate": with_gate(model, "hard"), "sigmoid gate": with_gate(model, "sigmoid"),
-            "bank zeroed": AlteredBank(model, "zeroed"), "old checkpoint": old}
+    models = (model, with_gate(model, "sigmoid"), AlteredBank(model, "zeroed"), old)
+    return dict(zip(READERS, models, strict=True))
 
 
 class Gap:
@@ -47,7 +47,7 @@ class Gap:
     Args:
         readers: up to five models of ``task``, by the names to show.
         task: its facts and questions are those of each stream.
-        stored: for each reader what ``evaluate --gaps ... --json`` gave; one that is not there has no curve.
+        stored: the ``readers`` of ``long-range gaps``; one that is not there has no curve.
 
     Attributes: ``figure``; ``shown``, what was said at the gap that is shown, ``None`` where nothing is known.
 
