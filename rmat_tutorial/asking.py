@@ -126,8 +126,7 @@ def _rising(gaps: Sequence[int], task: PlacedTask) -> tuple[int, ...]:
         require_int("gaps", gap, 0)
         if gap % task.cell:
             raise ValueError(
-                f"gaps must be whole sentences of {task.cell} tokens for {task.kind}, such as "
-                f"{gap - gap % task.cell}, got {gap}"
+                f"gaps must be multiples of {task.cell} for {task.kind}, such as {gap - gap % task.cell}, got {gap}"
             )
     if not gaps:
         raise ValueError("gaps must name at least one number of tokens, got none")
