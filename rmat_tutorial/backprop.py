@@ -12,7 +12,8 @@ arXiv 2010.06891). It reads nearly every segment twice and keeps the states betw
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,9 +86,28 @@ def backpropagate(
         state = _replay(loss, windows(stream, state.position % length, length), state)
     else:
         span = tokens.shape[1] + length if backprop == "whole" else backprop_segments * length
-        for window in windows(stream, state.position % length, span):
-            state = _backward(loss, window, state)
+        state = truncated(loss.share, windows(stream, state.position % length, span), state, 1)
     return Reading(loss.score, stream[-1], loss.gate, state)
+
+
+def truncated(
+    read: Callable[[Any, State], tuple[Tensor, State]], pieces: Sequence[Any], state: State, k: int
+) -> State:
+    """Back-propagate through ``k`` pieces at a time; returns the state after the last, detached.
+
+    Args:
+        read: ``(piece, state)`` -> the piece's share of the loss, and the state after it. Shares add up.
+        pieces: of a stream, in order; no more than ``k`` graphs of them are kept at one time.
+        state: before the first piece; a gradient goes as far as it.
+    """
+    for start in range(0, len(pieces), k):
+        shares = []
+        for piece in pieces[start : start + k]:
+            share, state = read(piece, state)
+            shares.append(share)
+        sum(shares).backward()
+        state = state.detach()
+    return state
 
 
 def windows(stream: Window, position: int, span: int) -> list[Window]:

@@ -228,6 +228,15 @@ def test_options_reach_model_task_and_settings(capsys, tmp_path):
     assert identity["source"]["fact_span"] == [0.25, 0.75]
 
 
+def test_without_a_curriculum_streams_are_long_from_the_start(capsys, tmp_path):
+    out = tmp_path / "run"
+    assert call(capsys, *RECALL, "--out", out, "--no-curriculum")[0] == 0
+    longest = RunFolder(out).read()["identity"]["settings"]["max_segments"]
+    assert longest > 1 and {line["segments"] for line in RunFolder(out).lines()} == {longest}
+    status, _, errors = call(capsys, *RECALL, "--out", out, "--no-curriculum", "--grow-below", "0.3")
+    assert status == 2 and "not allowed with argument --no-curriculum" in errors
+
+
 def test_a_terminated_run_says_how_to_resume_and_does(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "rmat_tutorial", *RECALL, "--steps", "3000", "--out", str(out)]

@@ -1,10 +1,12 @@
-"""Exercises whose result is a number, a mask, or no matter of gradients; sizes that have to fit together."""
+"""Exercises whose result is a number, a mask, what a call leaves behind, or no matter of gradients; questions; sizes
+that have to fit together."""
 
 import pytest
 import torch
 
+from rmat_tutorial.exercises import checker
 from rmat_tutorial.exercises.diagnosis import diagnose
-from rmat_tutorial.exercises.exercise import Case, Exercise, Mistake, random_tensor
+from rmat_tutorial.exercises.exercise import Case, Exercise, Mistake, Unfit, random_tensor
 
 COUNT = Exercise(
     name="demo.count",
@@ -38,6 +40,28 @@ APPLY = Exercise(
     reference=lambda function, x, index: torch.stack([function(x[i].double()) for i in index.tolist()]),
     mistakes=(),
     fit=lambda sizes: sizes | {"p": 2 * sizes["p"]},
+)
+FILL = Exercise(
+    name="demo.fill",
+    contract="fill(basket, n) -> None: puts n ones into the basket, which may hold some things already.",
+    inputs=("basket", "n"),
+    output=(),
+    example=Case({"n": 2}, ([5], 2)),
+    draw=lambda sizes, random: ([random.randrange(9)], sizes["n"]),
+    reference=lambda basket, n: torch.tensor(float(sum(basket) + n), dtype=torch.float64),
+    mistakes=(Mistake("The basket was emptied.", lambda basket, n: basket.__setitem__(slice(None), [1] * n)),),
+    outcome=lambda result, basket, n: sum(basket) if result is None else Unfit("Return nothing."),
+)
+QUESTION = Exercise(
+    name="demo.question",
+    contract="question() -> the two secret numbers.",
+    inputs=(),
+    output=("secrets",),
+    example=Case({"secrets": 2}, ()),
+    draw=lambda sizes, random: (),
+    reference=lambda: torch.tensor([47.0, 11.0], dtype=torch.float64),
+    mistakes=(),
+    outcome=lambda result: torch.tensor(result),
 )
 
 
@@ -83,3 +107,27 @@ def test_gradients_are_those_of_the_inputs_that_have_any():
     assert APPLY.has_gradients and diagnose(APPLY, lambda function, x, index: function(x)[index]) is None
     cut = diagnose(APPLY, lambda function, x, index: function(x.detach())[index]).diagnosis
     assert "no gradient reaches the inputs" in cut or "no gradient reaches x" in cut
+
+
+def test_what_a_call_leaves_behind_is_compared():
+    def fill(basket, n):
+        assert torch.is_grad_enabled()
+        basket += [1] * n
+
+    with torch.no_grad():
+        assert diagnose(FILL, fill) is None
+        assert diagnose(FILL, fill) is None, "the first round changed the inputs of the second"
+    assert diagnose(FILL, FILL.mistakes[0].answer).diagnosis == "The basket was emptied."
+    assert diagnose(FILL, lambda basket, n: n).diagnosis == "Return nothing."
+
+
+@pytest.mark.usefixtures("own_home")
+def test_a_question_is_asked_once_and_a_failure_gives_nothing_away(capsys, monkeypatch):
+    monkeypatch.setattr(checker, "find", lambda name: QUESTION)
+    assert len(QUESTION.cases()) == 1
+    right, wrong = lambda: [47.0, 11.0], lambda: [47.0, 13.0]
+    assert checker.check("demo.question", right, print) is right
+    assert "OK. Right on all 2 secrets." in capsys.readouterr().out
+    assert checker.check("demo.question", wrong, print) is print
+    text = capsys.readouterr().out
+    assert "not right yet" in text and "11" not in text and "47" not in text

@@ -52,8 +52,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--lr", type=float, help="highest learning rate")
     training.add_argument("--warmup", type=int, metavar="STEPS", help="in which the learning rate rises")
     training.add_argument("--max-segments", type=int, help="longest streams, in segments")
-    training.add_argument("--grow-below", type=float, metavar="LOSS",
-                          help="streams grow longer when the running mean of the loss is below")
+    curriculum = training.add_mutually_exclusive_group()
+    curriculum.add_argument("--grow-below", type=float, metavar="LOSS",
+                            help="streams grow longer when the running mean of the loss is below")
+    curriculum.add_argument("--no-curriculum", action="store_true",
+                            help="streams have --max-segments segments from the start")
     training.add_argument("--ragged", action="store_true", default=None,
                           help="streams of more than one segment end anywhere in their last one")
     training.add_argument("--vary-facts", action="store_true", default=None,
@@ -112,7 +115,8 @@ def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[ModelCon
         config = replace(config, paths=tuple(options.paths.split(",")))
     if options.baseline is not None:
         config = matching(config, options.baseline)
-    return config, replace(recipe.settings, **given(options, SETTINGS_FIELDS))
+    settings = replace(recipe.settings, **given(options, SETTINGS_FIELDS))
+    return config, replace(settings, grow_below=None) if options.no_curriculum else settings
 
 
 def training_sources(options: argparse.Namespace, out: Path) -> tuple[Source, Source]:

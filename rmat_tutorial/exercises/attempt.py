@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,10 @@ class Attempt:
 
 def attempt(exercise: Exercise, answer: Answer, case: Case) -> Attempt:
     """Call ``answer`` on copies of the inputs of ``case``."""
-    copies = [value.clone() if isinstance(value, Tensor) else value for value in case.inputs]
+    copies = deepcopy(case.inputs)
     try:
-        output = answer(*copies)
+        with torch.enable_grad():  # A notebook may have switched gradients off, and an answer may call backward.
+            output = answer(*copies)
     except Exception as error:  # Whatever a learner's code raises is a result to report.
         return Attempt(case, error=error)
     changed = tuple(
@@ -35,6 +37,7 @@ def attempt(exercise: Exercise, answer: Answer, case: Case) -> Attempt:
         for name, before, after in zip(exercise.inputs, case.inputs, copies, strict=True)
         if isinstance(before, Tensor) and not torch.equal(before, after)
     )
+    output = exercise.outcome(output, *copies)
     if not exercise.output and isinstance(output, int | float) and not isinstance(output, bool):
         output = torch.tensor(output, dtype=torch.float64)
     # A result that shares memory with the inputs must not change under us, nor carry a graph along.

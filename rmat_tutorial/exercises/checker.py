@@ -36,12 +36,18 @@ def check(exercise: str, answer: Answer, otherwise: Answer) -> Answer:
     with redirect_stdout(io.StringIO()):
         finding = diagnose(task, answer)
     if finding is None:
-        extent = ", gradients included" if task.has_gradients else ""
-        show("OK", task, f"Right on all {len(task.cases())} inputs{extent}.")
+        show("OK", task, f"Right on all {_extent(task)}.")
     else:
         show("not right yet", task, f"{finding.diagnosis}\nAsked for: {task.contract}", numbers(task, finding))
     record_exercise(task.name, finding is None)
     return answer if finding is None else otherwise
+
+
+def _extent(task: Exercise) -> str:
+    if not task.inputs:
+        axis = task.output[0]
+        return f"{task.example.sizes[axis]} {axis}"
+    return f"{len(task.cases())} inputs{', gradients included' if task.has_gradients else ''}"
 
 
 def _is_stub(task: Exercise, answer: Answer) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Inputs = tuple[Tensor | int | float | Callable | tuple[Callable, ...], ...]
-Answer = Callable[..., Tensor | float]
+Inputs = tuple[Any, ...]  # tensors and numbers, functions, tuples of these, and stand-ins for what a function is given
+Answer = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ def is_floating(value: object) -> bool:
 
 
 @dataclass(frozen=True)
+class Unfit:
+    """What is wrong with the form of a result, in words."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class Mistake:
     """A formulation known to be wrong, and what to say to a learner whose numbers agree with it."""
 
@@ -55,7 +63,7 @@ class Exercise:
 
     name         "notebook.function", as given to ``check``
     contract     signature with shapes and what is asked, in one line; failures quote it
-    inputs       names of the arguments, in order
+    inputs       names of the arguments, in order; none for a question, whose answer a failure must not give away
     output       names of the result's axes; each is a key of ``example.sizes``; none when the result is a number
     example      an input that can be followed by hand; always tried first
     draw         sizes, random -> arguments with random values
@@ -66,6 +74,8 @@ class Exercise:
     dtype        of the result, where it is not that of the input
     is_trained   whether a gradient should pass; a score is read and a token is drawn, and neither is trained through
     fit          sizes as drawn -> sizes as needed, where not all go together: an even width, w ≤ m
+    outcome      (result, *inputs) -> what is set beside the reference: a tensor or a number, made of the result or of
+                 what the call did to its inputs, or ``Unfit``
     """
 
     name: str
@@ -80,6 +90,7 @@ class Exercise:
     dtype: torch.dtype | None = None
     is_trained: bool = True
     fit: Callable[[dict[str, int]], dict[str, int]] = dict
+    outcome: Callable[..., Any] = lambda result, *inputs: result
 
     @property
     def has_gradients(self) -> bool:
@@ -91,7 +102,10 @@ class Exercise:
 
         Before ``fit``, sizes are all different, except that each axis has size 1 once and each pair of axes has
         equal sizes once: a mix-up of axes can't hide, and an answer that is right for one special size is told so.
+        A question has its example only.
         """
+        if not self.inputs:
+            return [self.example]
         axes = list(self.example.sizes)
         random = Random(self.name)
 

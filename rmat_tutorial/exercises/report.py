@@ -46,7 +46,7 @@ def _shell() -> Any:
 
 def numbers(exercise: Exercise, finding: Finding) -> str:
     """The smallest failing input, what was expected and what came; of large tensors the part that differs."""
-    if finding.attempt is None:
+    if finding.attempt is None or not exercise.inputs:
         return ""
     case, output = finding.attempt.case, finding.attempt.output
     part = None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .attempt import Attempt, broken_law, has_wanted_dtype, is_close, wanted_dtype
-from .exercise import Case, Exercise
+from .exercise import Case, Exercise, Unfit
 
 _TORCH = Path(torch.__file__).parent
 # What PyTorch says of common mistakes, and what it does not say.
@@ -29,6 +29,13 @@ _IN_WORDS = {
         "if, and, or, not need one true or false, and in a == b & c <= d an and is hidden. For each element of a "
         "tensor write & and |, each comparison in parentheses."
     ),
+    re.compile(r"Trying to backward through the graph a second time"): (
+        "an earlier backward has used up a part of this graph. Add losses up and call backward once for each graph; "
+        "what is handed on behind it has to be detached, or it leads back into the graph that is gone."
+    ),
+    re.compile(r"element 0 of tensors does not require grad"): (
+        "what backward is called on does not lead to the weights: it was detached, or made of numbers."
+    ),
 }
 
 
@@ -39,6 +46,8 @@ def describe(exercise: Exercise, attempts: Sequence[Attempt], expected: Sequence
         return describe_error(tried.error)
     if tried.output is None:
         return "Your function returned None. Is the return line missing?"
+    if isinstance(tried.output, Unfit):
+        return tried.output.words
     if not isinstance(tried.output, Tensor):
         wanted_type = "torch tensor" if exercise.output else "number"
         return f"Your function returned a {type(tried.output).__name__}; it must return a {wanted_type}."
