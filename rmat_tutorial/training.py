@@ -151,10 +151,20 @@ class Curriculum(NamedTuple):
 
     def after(self, loss: float, settings: TrainSettings) -> Curriculum:
         """The curriculum of the next step."""
-        mean = SMOOTHING * self.loss + (1 - SMOOTHING) * loss
-        if settings.grow_below is not None and mean < settings.grow_below and self.segments < settings.max_segments:
-            return Curriculum(min(2 * self.segments, settings.max_segments))
-        return Curriculum(self.segments, mean)
+        threshold = -math.inf if settings.grow_below is None else settings.grow_below
+        return Curriculum(*next_longest(self.segments, self.loss, loss, threshold, settings.max_segments))
+
+
+def next_longest(longest: int, mean: float, loss: float, threshold: float, most: int) -> tuple[int, float]:
+    """One step of the curriculum: how many segments streams may have next, and the running mean of the loss.
+
+    Streams grow, twice as long and up to ``most``, when the mean with this ``loss`` in it is below ``threshold``. The
+    mean then begins anew.
+    """
+    mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+    if mean < threshold and longest < most:
+        return min(2 * longest, most), FRESH
+    return longest, mean
 
 
 class Streams(NamedTuple):
