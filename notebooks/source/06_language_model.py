@@ -39,7 +39,7 @@ import torch
 from ipywidgets import FloatSlider, IntSlider, Textarea
 from torch import Tensor
 
-from rmat_tutorial import RMAT, RMATConfig, block, comparison, evaluation, sampling
+from rmat_tutorial import RMAT, LanguageModel, RMATConfig, block, comparison, evaluation, sampling
 from rmat_tutorial.baselines import KINDS, count_parameters, matching
 from rmat_tutorial.corpora import CorpusError, split_of
 from rmat_tutorial.exercises import check
@@ -411,7 +411,7 @@ reveal("06.small", "below both, above 2 bits", f"{reached:.2f} bits per byte ove
 # to the last bit. Here a signal, the same that ■ sends, comes after step 3 of 6:
 
 # %%
-def press_stop(metrics: dict) -> None:
+def press_stop(metrics: dict, model: LanguageModel) -> None:
     if metrics["step"] == 3:
         signal.raise_signal(signal.SIGINT)
 
