@@ -1,0 +1,230 @@
+"""The first half of the fused backward: the gradient of the queries, and what the second half needs of each row.
+
+With ``P_p`` the softmax of path ``p``, ``dP = dO vᵀ`` and ``D_p`` the sum over the keys of ``P_p ∘ dP``, the gradient
+of the scores is ``Σ_p λ_p P_p ∘ (dP − D_p)`` and that of λ_p is ``Σ_rows D_p``. Nothing is exponentiated twice: inside
+the chunk ``P_full = ρ P_chunk``, where ``ρ = exp(lse_chunk − lse_full)`` is one number a row and at most 1. So a tile
+costs what it costs a plain attention, ``P ∘ (gain dP − pull)`` with a gain and a pull for each row:
+
+    inside the chunk    P = P_chunk    gain = λ_chunk + ρ λ_full    pull = λ_chunk D_chunk + ρ λ_full D_full
+    before it           P = P_full     gain = λ_full                pull = λ_full D_full
+    in the bank         P = P_memory   gain = λ_memory              pull = λ_memory D_memory
+
+``D_p`` is needed before the first product, and no path's output was kept. ``Σ_p λ_p D_p = rowsum(dO ∘ O)`` gives one of
+the three from the two others; those of the bank and of the chunk are summed by a first look at their keys, which are
+few. That reads no more from memory than a plain backward does, where kept outputs would cost two tensors of the size
+of ``O``, written, read, and held between forward and backward.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_tiles import (
+    ALL,
+    CAUSAL,
+    HIGHEST,
+    INSIDE,
+    LIMITED,
+    head_of,
+    is_visible,
+    key_ranges,
+    load_row,
+    load_tile,
+    rotate,
+    store_row,
+    store_tile,
+)
+
+
+@triton.jit
+def shares_of_keys(
+    q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum, scale, cos, sin,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr, VISIBLE: tl.constexpr,
+):
+    """``P`` and ``dP`` of a tile of queries by a tile of keys, and the keys; ``log_sum`` broadcasts over the tile."""
+    k_tile = load_tile(k, k_strides, key, high, D, BLOCK_D, VISIBLE)
+    if ROPE:
+        k_tile = rotate(k_tile, cos, sin, key, high, 1.0, D, BLOCK_D, BLOCK_N)
+    v_tile = load_tile(v, v_strides, key, high, D, BLOCK_D, VISIBLE)
+    powers = tl.dot(q, tl.trans(k_tile), input_precision="tf32x3") * scale - log_sum
+    if VISIBLE != ALL:
+        seen = is_visible(query[:, None], start_of_chunk[:, None], key[None, :], high, VISIBLE)
+        powers = tl.where(seen, powers, float("-inf"))
+    return tl.exp2(powers), tl.dot(d_out, tl.trans(v_tile), input_precision="tf32x3"), k_tile
+
+
+@triton.jit
+def add_mean(
+    mean, q, d_out, query, start_of_chunk, k, k_strides, v, v_strides, low, high, log_sum, scale, cos, sin,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr, VISIBLE: tl.constexpr,
+):
+    """Add ``Σ P ∘ dP`` over the keys ``low .. high`` to ``mean``: the ``D_p`` of a path that has no other keys."""
+    for start in tl.range(low, high, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)
+        shares, d_shares, _ = shares_of_keys(
+            q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum[:, None], scale, cos, sin,
+            D, BLOCK_D, BLOCK_N, ROPE, VISIBLE,
+        )
+        mean += tl.sum(shares * d_shares, 1)
+    return mean
+
+
+@triton.jit
+def add_to_queries(
+    d_q, mean, q, d_out, query, start_of_chunk, k, k_strides, v, v_strides, low, high,
+    log_sum, gain, pull, part, scale, cos, sin,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr, VISIBLE: tl.constexpr,
+):
+    """Add the gradient that reaches a tile of queries through the keys ``low .. high``, all of one kind.
+
+    ``mean`` gains ``part`` of ``Σ P ∘ dP``, the part of these shares that is the full path's.
+    """
+    for start in tl.range(low, high, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)
+        shares, d_shares, k_tile = shares_of_keys(
+            q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum[:, None], scale, cos, sin,
+            D, BLOCK_D, BLOCK_N, ROPE, VISIBLE,
+        )
+        product = shares * d_shares
+        mean += tl.sum(product, 1) * part
+        d_scores = product * gain[:, None] - shares * pull[:, None]
+        d_q = tl.dot(d_scores.to(k_tile.dtype), k_tile, d_q, input_precision="tf32x3")
+    return d_q, mean
+
+
+@triton.jit
+def add_to_queries_of_both(
+    d_q, mean, q, d_out, query, start_of_chunk, k, k_strides, v, v_strides, low, high,
+    log_sum_in, gain_in, pull_in, part_in, log_sum_out, gain_out, pull_out, scale, cos, sin,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr,
+):
+    """As ``add_to_queries``, over tiles where a key is in one query's chunk and before another's."""
+    for start in tl.range(low, high, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)
+        inside = key[None, :] >= start_of_chunk[:, None]
+        log_sum = tl.where(inside, log_sum_in[:, None], log_sum_out[:, None])
+        shares, d_shares, k_tile = shares_of_keys(
+            q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum, scale, cos, sin,
+            D, BLOCK_D, BLOCK_N, ROPE, CAUSAL,
+        )
+        product = shares * d_shares
+        mean += tl.sum(product * tl.where(inside, part_in[:, None], 1.0), 1)
+        d_scores = tl.where(
+            inside,
+            product * gain_in[:, None] - shares * pull_in[:, None],
+            product * gain_out[:, None] - shares * pull_out[:, None],
+        )
+        d_q = tl.dot(d_scores.to(k_tile.dtype), k_tile, d_q, input_precision="tf32x3")
+    return d_q, mean
+
+
+@triton.jit(do_not_specialize=["n_queries", "n_keys"])  # streams have pieces of many lengths
+def dq_kernel(
+    q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, d_out, log_sums, means, d_q, d_q_mem,
+    q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides, d_out_strides,
+    d_q_strides, d_q_mem_strides,
+    n_heads, n_queries, n_keys, n_slots, chunk_size, scale, d_scale,
+    FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, LENGTH: tl.constexpr,
+):
+    first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
+    rows = first_row + tl.arange(0, BLOCK_M)
+    offset = n_keys - n_queries
+    first = offset + first_row
+    last = tl.minimum(first + BLOCK_M, n_keys) - 1
+    query = tl.minimum(offset + rows, last)
+    start_of_chunk = query // chunk_size * chunk_size
+
+    d_out_head = head_of(d_out, d_out_strides, n_heads)
+    d_out_tile = load_tile(d_out_head, d_out_strides, rows, n_queries, D, BLOCK_D, LIMITED)
+    d_q_tile = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    nothing = tl.zeros((BLOCK_M,), tl.float32)
+    pull_of_memory = nothing
+    if FULL or CHUNK or SHARED:
+        q_tile = load_tile(head_of(q, q_strides, n_heads), q_strides, rows, n_queries, D, BLOCK_D, LIMITED)
+
+    if MEMORY:
+        if SHARED:
+            q_mem_tile = q_tile
+        else:
+            q_mem_head = head_of(q_mem, q_mem_strides, n_heads)
+            q_mem_tile = load_tile(q_mem_head, q_mem_strides, rows, n_queries, D, BLOCK_D, LIMITED)
+        k_mem_head, v_mem_head = head_of(k_mem, k_mem_strides, n_heads), head_of(v_mem, v_mem_strides, n_heads)
+        log_sum = load_row(log_sums, FULL + CHUNK, rows, n_queries, HIGHEST)
+        mean = add_mean(
+            nothing, q_mem_tile, d_out_tile, query, query, k_mem_head, k_mem_strides, v_mem_head, v_mem_strides,
+            0, n_slots, log_sum, scale, cos, sin, D, BLOCK_D, BLOCK_N, False, LIMITED,
+        )
+        store_row(means, FULL + CHUNK, mean, rows, n_queries)
+        gain = nothing + tl.load(weights + FULL + CHUNK)
+        pull_of_memory = gain * mean
+        d_q_tile, mean = add_to_queries(
+            d_q_tile, mean, q_mem_tile, d_out_tile, query, query, k_mem_head, k_mem_strides, v_mem_head, v_mem_strides,
+            0, n_slots, log_sum, gain, pull_of_memory, nothing, scale, cos, sin, D, BLOCK_D, BLOCK_N, False, LIMITED,
+        )
+        if not SHARED:
+            d_q_mem_head = head_of(d_q_mem, d_q_mem_strides, n_heads)
+            store_tile(d_q_mem_head, d_q_mem_strides, rows, n_queries, d_q_tile * d_scale, D, BLOCK_D)
+            d_q_tile = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+
+    if FULL or CHUNK:
+        out_head = head_of(out, out_strides, n_heads)
+        out_tile = load_tile(out_head, out_strides, rows, n_queries, D, BLOCK_D, LIMITED)
+        pull = tl.sum(d_out_tile.to(tl.float32) * out_tile.to(tl.float32), 1) - pull_of_memory
+        if ROPE:
+            q_tile = rotate(q_tile, cos, sin, query, n_keys, 1.0, D, BLOCK_D, BLOCK_M)
+            # What came from the bank is turned with the rest, and turned back with it.
+            d_q_tile = rotate(d_q_tile, cos, sin, query, n_keys, 1.0, D, BLOCK_D, BLOCK_M)
+        k_head, v_head = head_of(k, k_strides, n_heads), head_of(v, v_strides, n_heads)
+        before, whole, _ = key_ranges(first, last, chunk_size, BLOCK_N)
+        mean = nothing
+        if FULL and CHUNK:
+            log_chunk = load_row(log_sums, 1, rows, n_queries, HIGHEST)
+            log_full = load_row(log_sums, 0, rows, n_queries, HIGHEST)
+            chunk_mean = add_mean(
+                nothing, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
+                before, whole, log_chunk, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+            )
+            chunk_mean = add_mean(
+                chunk_mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
+                whole, last + 1, log_chunk, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
+            )
+            store_row(means, 1, chunk_mean, rows, n_queries)
+            full, chunk = nothing + tl.load(weights), nothing + tl.load(weights + 1)
+            part = tl.exp2(log_chunk - log_full)
+            pull_before = pull - chunk * chunk_mean
+            gain, pull = chunk + part * full, chunk * chunk_mean + part * pull_before
+            d_q_tile, mean = add_to_queries(
+                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
+                0, before, log_full, full, pull_before, nothing + 1.0, scale, cos, sin,
+                D, BLOCK_D, BLOCK_N, ROPE, ALL,
+            )
+            d_q_tile, mean = add_to_queries(
+                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
+                before, whole, log_chunk, gain, pull, part, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+            )
+            d_q_tile, mean = add_to_queries_of_both(
+                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
+                whole, last + 1, log_chunk, gain, pull, part, log_full, full, pull_before, scale, cos, sin,
+                D, BLOCK_D, BLOCK_N, ROPE,
+            )
+            store_row(means, 0, mean, rows, n_queries)
+        else:
+            log_sum = load_row(log_sums, 0, rows, n_queries, HIGHEST)
+            gain = nothing + tl.load(weights)
+            d_q_tile, mean = add_to_queries(
+                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
+                before, whole, log_sum, gain, pull, nothing + 1.0, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+            )
+            d_q_tile, mean = add_to_queries(
+                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
+                whole, last + 1, log_sum, gain, pull, nothing + 1.0, scale, cos, sin,
+                D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
+            )
+            store_row(means, 0, mean, rows, n_queries)
+        if ROPE:
+            d_q_tile = rotate(d_q_tile, cos, sin, query, n_keys, -1.0, D, BLOCK_D, BLOCK_M)
+
+    if FULL or CHUNK or SHARED:
+        store_tile(head_of(d_q, d_q_strides, n_heads), d_q_strides, rows, n_queries, d_q_tile * d_scale, D, BLOCK_D)
