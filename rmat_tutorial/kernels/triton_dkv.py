@@ -29,16 +29,17 @@ from .triton_tiles import (
 
 
 @triton.jit
-def row_terms(log_sums, means, weights, rows, n_queries, BOTH: tl.constexpr, PATH: tl.constexpr):
-    """Log-sum-exp, gain and pull of each row, for keys whose shares are those of the path in place ``PATH``.
+def row_terms(tables, rows, n_queries, BOTH: tl.constexpr, PLACE: tl.constexpr):
+    """Log-sum-exp, gain and pull of each row, for keys whose shares are those of the path in ``PLACE``.
 
     ``BOTH``: the paths are first ``full``, then ``chunk``, and the keys of the chunk are the full path's too.
     """
-    log_sum = load_row(log_sums, PATH, rows, n_queries, HIGHEST)
-    mean = load_row(means, PATH, rows, n_queries, 0.0)
-    gain = mean * 0.0 + tl.load(weights + PATH)
+    log_sums, means, weights = tables
+    log_sum = load_row(log_sums, PLACE, rows, n_queries, HIGHEST)
+    mean = load_row(means, PLACE, rows, n_queries, 0.0)
+    gain = tl.zeros_like(mean) + tl.load(weights + PLACE)
     pull = gain * mean
-    if BOTH and PATH == 1:
+    if BOTH and PLACE == 1:
         part = tl.load(weights) * tl.exp2(log_sum - load_row(log_sums, 0, rows, n_queries, HIGHEST))
         gain += part
         pull += part * load_row(means, 0, rows, n_queries, 0.0)
@@ -47,16 +48,16 @@ def row_terms(log_sums, means, weights, rows, n_queries, BOTH: tl.constexpr, PAT
 
 @triton.jit
 def add_to_keys(
-    d_k, d_v, k, v, key, q, q_strides, d_out, d_out_strides, low, high, log_sums, means, weights,
-    n_queries, n_keys, chunk_size, scale, cos, sin,
-    BOTH: tl.constexpr, PATH: tl.constexpr, VISIBLE: tl.constexpr, ROPE: tl.constexpr,
+    d_k, d_v, k, v, key, source, low, high, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
+    BOTH: tl.constexpr, PLACE: tl.constexpr, VISIBLE: tl.constexpr, ROPE: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
 ):
     """Add the gradients that reach a tile of keys and values from the queries in the rows ``low .. high``.
 
-    ``PATH`` is the place of the path whose shares they are. With ``CAUSAL`` a key may be in one query's chunk, where it
-    is the chunk's, and before another's, where it is the full path's.
+    ``PLACE`` is that of the path whose shares they are. With ``CAUSAL`` a key may be in one query's chunk, where it is
+    the chunk's, and before another's, where it is the full path's.
     """
+    q, q_strides, d_out, d_out_strides = source
     for start in tl.range(low, high, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         query = n_keys - n_queries + rows
@@ -64,11 +65,11 @@ def add_to_keys(
         d_out_tile = load_tile(d_out, d_out_strides, rows, n_queries, D, BLOCK_D, LIMITED)
         if ROPE:
             q_tile = rotate(q_tile, cos, sin, query, n_keys, 1.0, D, BLOCK_D, BLOCK_M)
-        log_sum, gain, pull = row_terms(log_sums, means, weights, rows, n_queries, BOTH, PATH)
+        log_sum, gain, pull = row_terms(tables, rows, n_queries, BOTH, PLACE)
         log_sum, gain, pull = log_sum[None, :], gain[None, :], pull[None, :]
         start_of_chunk = query // chunk_size * chunk_size
         if VISIBLE == CAUSAL:
-            log_full, gain_full, pull_full = row_terms(log_sums, means, weights, rows, n_queries, BOTH, 0)
+            log_full, gain_full, pull_full = row_terms(tables, rows, n_queries, BOTH, 0)
             inside = key[:, None] >= start_of_chunk[None, :]
             log_sum = tl.where(inside, log_sum, log_full[None, :])
             gain = tl.where(inside, gain, gain_full[None, :])
@@ -107,6 +108,36 @@ def row_ranges(first_key, last_key, n_queries, n_keys, chunk_size, BLOCK_M: tl.c
     return first, all_seen, inside, outside
 
 
+@triton.jit
+def through_the_segment(
+    d_k, d_v, k, v, key, source, ranges, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
+    FULL: tl.constexpr, CHUNK: tl.constexpr, ROPE: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
+):
+    """Add what reaches a tile of the segment's keys and values."""
+    BOTH: tl.constexpr = FULL and CHUNK
+    SOME: tl.constexpr = CAUSAL if BOTH else INSIDE
+    first, all_seen, inside, outside = ranges
+    d_k, d_v = add_to_keys(
+        d_k, d_v, k, v, key, source, first, all_seen, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
+        BOTH, BOTH, SOME, ROPE, D, BLOCK_D, BLOCK_M,
+    )
+    d_k, d_v = add_to_keys(
+        d_k, d_v, k, v, key, source, all_seen, inside, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
+        BOTH, BOTH, ALL, ROPE, D, BLOCK_D, BLOCK_M,
+    )
+    d_k, d_v = add_to_keys(
+        d_k, d_v, k, v, key, source, inside, outside, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
+        BOTH, BOTH, SOME, ROPE, D, BLOCK_D, BLOCK_M,
+    )
+    if BOTH:
+        d_k, d_v = add_to_keys(
+            d_k, d_v, k, v, key, source, outside, n_queries, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
+            BOTH, 0, ALL, ROPE, D, BLOCK_D, BLOCK_M,
+        )
+    return d_k, d_v
+
+
 @triton.jit(do_not_specialize=["n_queries", "n_keys"])  # streams have pieces of many lengths
 def dkv_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, d_out, log_sums, means, d_k, d_v, d_k_mem, d_v_mem,
@@ -117,9 +148,9 @@ def dkv_kernel(
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, LENGTH: tl.constexpr,
 ):
     """Grid: the tiles of the bank, then those of the segment, by ``B H``. The first have the most queries."""
-    BOTH: tl.constexpr = FULL and CHUNK
     tile = tl.program_id(0)
     d_out_head = head_of(d_out, d_out_strides, n_heads)
+    tables = (log_sums, means, weights)
     d_k_tile = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     d_v_tile = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     n_bank_tiles = tl.cdiv(n_slots, BLOCK_N)
@@ -130,13 +161,13 @@ def dkv_kernel(
             k_tile = load_tile(k_head, k_mem_strides, slot, n_slots, D, BLOCK_D, LIMITED)
             v_tile = load_tile(v_head, v_mem_strides, slot, n_slots, D, BLOCK_D, LIMITED)
             if SHARED:
-                q_head, strides = head_of(q, q_strides, n_heads), q_strides
+                queries = (head_of(q, q_strides, n_heads), q_strides, d_out_head, d_out_strides)
             else:
-                q_head, strides = head_of(q_mem, q_mem_strides, n_heads), q_mem_strides
+                queries = (head_of(q_mem, q_mem_strides, n_heads), q_mem_strides, d_out_head, d_out_strides)
             d_k_tile, d_v_tile = add_to_keys(
-                d_k_tile, d_v_tile, k_tile, v_tile, slot, q_head, strides, d_out_head, d_out_strides, 0, n_queries,
-                log_sums, means, weights, n_queries, n_keys, chunk_size, scale, cos, sin,
-                BOTH, FULL + CHUNK, ALL, False, D, BLOCK_D, BLOCK_M,
+                d_k_tile, d_v_tile, k_tile, v_tile, slot, queries, 0, n_queries, tables,
+                n_queries, n_keys, chunk_size, scale, None, None,
+                False, FULL + CHUNK, ALL, False, D, BLOCK_D, BLOCK_M,
             )
             d_k_head, d_v_head = head_of(d_k_mem, d_k_mem_strides, n_heads), head_of(d_v_mem, d_v_mem_strides, n_heads)
             store_tile(d_k_head, d_k_mem_strides, slot, n_slots, d_k_tile * d_scale, D, BLOCK_D)
@@ -149,31 +180,13 @@ def dkv_kernel(
         v_tile = load_tile(v_head, v_strides, key, n_keys, D, BLOCK_D, LIMITED)
         if ROPE:
             k_tile = rotate(k_tile, cos, sin, key, n_keys, 1.0, D, BLOCK_D, BLOCK_N)
-        q_head = head_of(q, q_strides, n_heads)
         last_key = tl.minimum(first_key + BLOCK_N, n_keys) - 1
-        first, all_seen, inside, outside = row_ranges(first_key, last_key, n_queries, n_keys, chunk_size, BLOCK_M)
-        SOME: tl.constexpr = CAUSAL if BOTH else INSIDE
-        d_k_tile, d_v_tile = add_to_keys(
-            d_k_tile, d_v_tile, k_tile, v_tile, key, q_head, q_strides, d_out_head, d_out_strides, first, all_seen,
-            log_sums, means, weights, n_queries, n_keys, chunk_size, scale, cos, sin,
-            BOTH, BOTH, SOME, ROPE, D, BLOCK_D, BLOCK_M,
+        d_k_tile, d_v_tile = through_the_segment(
+            d_k_tile, d_v_tile, k_tile, v_tile, key,
+            (head_of(q, q_strides, n_heads), q_strides, d_out_head, d_out_strides),
+            row_ranges(first_key, last_key, n_queries, n_keys, chunk_size, BLOCK_M),
+            tables, n_queries, n_keys, chunk_size, scale, cos, sin, FULL, CHUNK, ROPE, D, BLOCK_D, BLOCK_M,
         )
-        d_k_tile, d_v_tile = add_to_keys(
-            d_k_tile, d_v_tile, k_tile, v_tile, key, q_head, q_strides, d_out_head, d_out_strides, all_seen, inside,
-            log_sums, means, weights, n_queries, n_keys, chunk_size, scale, cos, sin,
-            BOTH, BOTH, ALL, ROPE, D, BLOCK_D, BLOCK_M,
-        )
-        d_k_tile, d_v_tile = add_to_keys(
-            d_k_tile, d_v_tile, k_tile, v_tile, key, q_head, q_strides, d_out_head, d_out_strides, inside, outside,
-            log_sums, means, weights, n_queries, n_keys, chunk_size, scale, cos, sin,
-            BOTH, BOTH, SOME, ROPE, D, BLOCK_D, BLOCK_M,
-        )
-        if BOTH:
-            d_k_tile, d_v_tile = add_to_keys(
-                d_k_tile, d_v_tile, k_tile, v_tile, key, q_head, q_strides, d_out_head, d_out_strides,
-                outside, n_queries, log_sums, means, weights, n_queries, n_keys, chunk_size, scale, cos, sin,
-                BOTH, 0, ALL, ROPE, D, BLOCK_D, BLOCK_M,
-            )
         if ROPE:
             d_k_tile = rotate(d_k_tile, cos, sin, key, n_keys, -1.0, D, BLOCK_D, BLOCK_N)
         d_k_head, d_v_head = head_of(d_k, d_k_strides, n_heads), head_of(d_v, d_v_strides, n_heads)

@@ -39,10 +39,11 @@ from .triton_tiles import (
 
 @triton.jit
 def shares_of_keys(
-    q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum, scale, cos, sin,
+    q, d_out, query, start_of_chunk, key, source, high, log_sum, scale, cos, sin,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr, VISIBLE: tl.constexpr,
 ):
     """``P`` and ``dP`` of a tile of queries by a tile of keys, and the keys; ``log_sum`` broadcasts over the tile."""
+    k, k_strides, v, v_strides = source
     k_tile = load_tile(k, k_strides, key, high, D, BLOCK_D, VISIBLE)
     if ROPE:
         k_tile = rotate(k_tile, cos, sin, key, high, 1.0, D, BLOCK_D, BLOCK_N)
@@ -56,14 +57,14 @@ def shares_of_keys(
 
 @triton.jit
 def add_mean(
-    mean, q, d_out, query, start_of_chunk, k, k_strides, v, v_strides, low, high, log_sum, scale, cos, sin,
+    mean, q, d_out, query, start_of_chunk, source, low, high, log_sum, scale, cos, sin,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr, VISIBLE: tl.constexpr,
 ):
     """Add ``Σ P ∘ dP`` over the keys ``low .. high`` to ``mean``: the ``D_p`` of a path that has no other keys."""
     for start in tl.range(low, high, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
         shares, d_shares, _ = shares_of_keys(
-            q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum[:, None], scale, cos, sin,
+            q, d_out, query, start_of_chunk, key, source, high, log_sum[:, None], scale, cos, sin,
             D, BLOCK_D, BLOCK_N, ROPE, VISIBLE,
         )
         mean += tl.sum(shares * d_shares, 1)
@@ -72,18 +73,19 @@ def add_mean(
 
 @triton.jit
 def add_to_queries(
-    d_q, mean, q, d_out, query, start_of_chunk, k, k_strides, v, v_strides, low, high,
-    log_sum, gain, pull, part, scale, cos, sin,
+    d_q, mean, q, d_out, query, start_of_chunk, source, low, high, terms, scale, cos, sin,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr, VISIBLE: tl.constexpr,
 ):
     """Add the gradient that reaches a tile of queries through the keys ``low .. high``, all of one kind.
 
-    ``mean`` gains ``part`` of ``Σ P ∘ dP``, the part of these shares that is the full path's.
+    ``terms`` are log-sum-exp, gain and pull of each row, and the part of these shares that is the full path's: so much
+    of ``Σ P ∘ dP`` is added to ``mean``.
     """
+    log_sum, gain, pull, part = terms
     for start in tl.range(low, high, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
         shares, d_shares, k_tile = shares_of_keys(
-            q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum[:, None], scale, cos, sin,
+            q, d_out, query, start_of_chunk, key, source, high, log_sum[:, None], scale, cos, sin,
             D, BLOCK_D, BLOCK_N, ROPE, VISIBLE,
         )
         product = shares * d_shares
@@ -95,28 +97,110 @@ def add_to_queries(
 
 @triton.jit
 def add_to_queries_of_both(
-    d_q, mean, q, d_out, query, start_of_chunk, k, k_strides, v, v_strides, low, high,
-    log_sum_in, gain_in, pull_in, part_in, log_sum_out, gain_out, pull_out, scale, cos, sin,
+    d_q, mean, q, d_out, query, start_of_chunk, source, low, high, terms_inside, terms_before, scale, cos, sin,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr,
 ):
     """As ``add_to_queries``, over tiles where a key is in one query's chunk and before another's."""
+    log_sum_in, gain_in, pull_in, part_in = terms_inside
+    log_sum_out, gain_out, pull_out, part_out = terms_before
     for start in tl.range(low, high, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
         inside = key[None, :] >= start_of_chunk[:, None]
         log_sum = tl.where(inside, log_sum_in[:, None], log_sum_out[:, None])
         shares, d_shares, k_tile = shares_of_keys(
-            q, d_out, query, start_of_chunk, key, k, k_strides, v, v_strides, high, log_sum, scale, cos, sin,
+            q, d_out, query, start_of_chunk, key, source, high, log_sum, scale, cos, sin,
             D, BLOCK_D, BLOCK_N, ROPE, CAUSAL,
         )
         product = shares * d_shares
-        mean += tl.sum(product * tl.where(inside, part_in[:, None], 1.0), 1)
-        d_scores = tl.where(
-            inside,
-            product * gain_in[:, None] - shares * pull_in[:, None],
-            product * gain_out[:, None] - shares * pull_out[:, None],
-        )
-        d_q = tl.dot(d_scores.to(k_tile.dtype), k_tile, d_q, input_precision="tf32x3")
+        mean += tl.sum(product * tl.where(inside, part_in[:, None], part_out[:, None]), 1)
+        gain = tl.where(inside, gain_in[:, None], gain_out[:, None])
+        pull = tl.where(inside, pull_in[:, None], pull_out[:, None])
+        d_q = tl.dot((product * gain - shares * pull).to(k_tile.dtype), k_tile, d_q, input_precision="tf32x3")
     return d_q, mean
+
+
+@triton.jit
+def through_the_bank(
+    d_q, q, d_out, query, source, n_slots, log_sums, means, weights, rows, n_queries, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, PLACE: tl.constexpr,
+):
+    """Add what reaches the queries through the bank, the path in place ``PLACE``; also its ``λ D``, a number a row."""
+    log_sum = load_row(log_sums, PLACE, rows, n_queries, HIGHEST)
+    nothing = tl.zeros_like(log_sum)
+    mean = add_mean(
+        nothing, q, d_out, query, query, source, 0, n_slots, log_sum, scale, None, None,
+        D, BLOCK_D, BLOCK_N, False, LIMITED,
+    )
+    store_row(means, PLACE, mean, rows, n_queries)
+    gain = nothing + tl.load(weights + PLACE)
+    pull = gain * mean
+    d_q, _ = add_to_queries(
+        d_q, mean, q, d_out, query, query, source, 0, n_slots, (log_sum, gain, pull, nothing), scale, None, None,
+        D, BLOCK_D, BLOCK_N, False, LIMITED,
+    )
+    return d_q, pull
+
+
+@triton.jit
+def through_one_path(
+    d_q, q, d_out, query, start_of_chunk, source, before, whole, high, pull,
+    log_sums, means, weights, rows, n_queries, scale, cos, sin,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr,
+):
+    """Add what reaches the queries through the segment where only one of ``full`` and ``chunk`` runs."""
+    log_sum = load_row(log_sums, 0, rows, n_queries, HIGHEST)
+    nothing = tl.zeros_like(log_sum)
+    terms = (log_sum, nothing + tl.load(weights), pull, nothing + 1.0)
+    d_q, mean = add_to_queries(
+        d_q, nothing, q, d_out, query, start_of_chunk, source, before, whole, terms, scale, cos, sin,
+        D, BLOCK_D, BLOCK_N, ROPE, ALL,
+    )
+    d_q, mean = add_to_queries(
+        d_q, mean, q, d_out, query, start_of_chunk, source, whole, high, terms, scale, cos, sin,
+        D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
+    )
+    store_row(means, 0, mean, rows, n_queries)
+    return d_q
+
+
+@triton.jit
+def through_both_paths(
+    d_q, q, d_out, query, start_of_chunk, source, before, whole, high, pull,
+    log_sums, means, weights, rows, n_queries, scale, cos, sin,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr,
+):
+    """Add what reaches the queries through the segment; ``pull`` is ``λ D`` of ``full`` and ``chunk`` together."""
+    log_full = load_row(log_sums, 0, rows, n_queries, HIGHEST)
+    log_chunk = load_row(log_sums, 1, rows, n_queries, HIGHEST)
+    nothing = tl.zeros_like(log_full)
+    mean = add_mean(
+        nothing, q, d_out, query, start_of_chunk, source, before, whole, log_chunk, scale, cos, sin,
+        D, BLOCK_D, BLOCK_N, ROPE, ALL,
+    )
+    mean = add_mean(
+        mean, q, d_out, query, start_of_chunk, source, whole, high, log_chunk, scale, cos, sin,
+        D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
+    )
+    store_row(means, 1, mean, rows, n_queries)
+    full, chunk = nothing + tl.load(weights), nothing + tl.load(weights + 1)
+    part = tl.exp2(log_chunk - log_full)
+    pull_full = pull - chunk * mean
+    terms_before = (log_full, full, pull_full, nothing + 1.0)
+    terms_inside = (log_chunk, chunk + part * full, chunk * mean + part * pull_full, part)
+    d_q, mean = add_to_queries(
+        d_q, nothing, q, d_out, query, start_of_chunk, source, 0, before, terms_before, scale, cos, sin,
+        D, BLOCK_D, BLOCK_N, ROPE, ALL,
+    )
+    d_q, mean = add_to_queries(
+        d_q, mean, q, d_out, query, start_of_chunk, source, before, whole, terms_inside, scale, cos, sin,
+        D, BLOCK_D, BLOCK_N, ROPE, ALL,
+    )
+    d_q, mean = add_to_queries_of_both(
+        d_q, mean, q, d_out, query, start_of_chunk, source, whole, high, terms_inside, terms_before, scale, cos, sin,
+        D, BLOCK_D, BLOCK_N, ROPE,
+    )
+    store_row(means, 0, mean, rows, n_queries)
+    return d_q
 
 
 @triton.jit(do_not_specialize=["n_queries", "n_keys"])  # streams have pieces of many lengths
@@ -139,8 +223,7 @@ def dq_kernel(
     d_out_head = head_of(d_out, d_out_strides, n_heads)
     d_out_tile = load_tile(d_out_head, d_out_strides, rows, n_queries, D, BLOCK_D, LIMITED)
     d_q_tile = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    nothing = tl.zeros((BLOCK_M,), tl.float32)
-    pull_of_memory = nothing
+    pull = tl.zeros((BLOCK_M,), tl.float32)
     if FULL or CHUNK or SHARED:
         q_tile = load_tile(head_of(q, q_strides, n_heads), q_strides, rows, n_queries, D, BLOCK_D, LIMITED)
 
@@ -150,18 +233,11 @@ def dq_kernel(
         else:
             q_mem_head = head_of(q_mem, q_mem_strides, n_heads)
             q_mem_tile = load_tile(q_mem_head, q_mem_strides, rows, n_queries, D, BLOCK_D, LIMITED)
-        k_mem_head, v_mem_head = head_of(k_mem, k_mem_strides, n_heads), head_of(v_mem, v_mem_strides, n_heads)
-        log_sum = load_row(log_sums, FULL + CHUNK, rows, n_queries, HIGHEST)
-        mean = add_mean(
-            nothing, q_mem_tile, d_out_tile, query, query, k_mem_head, k_mem_strides, v_mem_head, v_mem_strides,
-            0, n_slots, log_sum, scale, cos, sin, D, BLOCK_D, BLOCK_N, False, LIMITED,
-        )
-        store_row(means, FULL + CHUNK, mean, rows, n_queries)
-        gain = nothing + tl.load(weights + FULL + CHUNK)
-        pull_of_memory = gain * mean
-        d_q_tile, mean = add_to_queries(
-            d_q_tile, mean, q_mem_tile, d_out_tile, query, query, k_mem_head, k_mem_strides, v_mem_head, v_mem_strides,
-            0, n_slots, log_sum, gain, pull_of_memory, nothing, scale, cos, sin, D, BLOCK_D, BLOCK_N, False, LIMITED,
+        bank = (head_of(k_mem, k_mem_strides, n_heads), k_mem_strides,
+                head_of(v_mem, v_mem_strides, n_heads), v_mem_strides)
+        d_q_tile, pull = through_the_bank(
+            d_q_tile, q_mem_tile, d_out_tile, query, bank, n_slots, log_sums, means, weights, rows, n_queries, scale,
+            D, BLOCK_D, BLOCK_N, FULL + CHUNK,
         )
         if not SHARED:
             d_q_mem_head = head_of(d_q_mem, d_q_mem_strides, n_heads)
@@ -171,58 +247,23 @@ def dq_kernel(
     if FULL or CHUNK:
         out_head = head_of(out, out_strides, n_heads)
         out_tile = load_tile(out_head, out_strides, rows, n_queries, D, BLOCK_D, LIMITED)
-        pull = tl.sum(d_out_tile.to(tl.float32) * out_tile.to(tl.float32), 1) - pull_of_memory
+        pull = tl.sum(d_out_tile.to(tl.float32) * out_tile.to(tl.float32), 1) - pull
         if ROPE:
             q_tile = rotate(q_tile, cos, sin, query, n_keys, 1.0, D, BLOCK_D, BLOCK_M)
             # What came from the bank is turned with the rest, and turned back with it.
             d_q_tile = rotate(d_q_tile, cos, sin, query, n_keys, 1.0, D, BLOCK_D, BLOCK_M)
-        k_head, v_head = head_of(k, k_strides, n_heads), head_of(v, v_strides, n_heads)
+        segment = (head_of(k, k_strides, n_heads), k_strides, head_of(v, v_strides, n_heads), v_strides)
         before, whole, _ = key_ranges(first, last, chunk_size, BLOCK_N)
-        mean = nothing
         if FULL and CHUNK:
-            log_chunk = load_row(log_sums, 1, rows, n_queries, HIGHEST)
-            log_full = load_row(log_sums, 0, rows, n_queries, HIGHEST)
-            chunk_mean = add_mean(
-                nothing, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                before, whole, log_chunk, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+            d_q_tile = through_both_paths(
+                d_q_tile, q_tile, d_out_tile, query, start_of_chunk, segment, before, whole, last + 1,
+                pull, log_sums, means, weights, rows, n_queries, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE,
             )
-            chunk_mean = add_mean(
-                chunk_mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                whole, last + 1, log_chunk, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
-            )
-            store_row(means, 1, chunk_mean, rows, n_queries)
-            full, chunk = nothing + tl.load(weights), nothing + tl.load(weights + 1)
-            part = tl.exp2(log_chunk - log_full)
-            pull_before = pull - chunk * chunk_mean
-            gain, pull = chunk + part * full, chunk * chunk_mean + part * pull_before
-            d_q_tile, mean = add_to_queries(
-                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                0, before, log_full, full, pull_before, nothing + 1.0, scale, cos, sin,
-                D, BLOCK_D, BLOCK_N, ROPE, ALL,
-            )
-            d_q_tile, mean = add_to_queries(
-                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                before, whole, log_chunk, gain, pull, part, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
-            )
-            d_q_tile, mean = add_to_queries_of_both(
-                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                whole, last + 1, log_chunk, gain, pull, part, log_full, full, pull_before, scale, cos, sin,
-                D, BLOCK_D, BLOCK_N, ROPE,
-            )
-            store_row(means, 0, mean, rows, n_queries)
         else:
-            log_sum = load_row(log_sums, 0, rows, n_queries, HIGHEST)
-            gain = nothing + tl.load(weights)
-            d_q_tile, mean = add_to_queries(
-                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                before, whole, log_sum, gain, pull, nothing + 1.0, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+            d_q_tile = through_one_path(
+                d_q_tile, q_tile, d_out_tile, query, start_of_chunk, segment, before, whole, last + 1,
+                pull, log_sums, means, weights, rows, n_queries, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE,
             )
-            d_q_tile, mean = add_to_queries(
-                d_q_tile, mean, q_tile, d_out_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                whole, last + 1, log_sum, gain, pull, nothing + 1.0, scale, cos, sin,
-                D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
-            )
-            store_row(means, 0, mean, rows, n_queries)
         if ROPE:
             d_q_tile = rotate(d_q_tile, cos, sin, query, n_keys, -1.0, D, BLOCK_D, BLOCK_M)
 

@@ -31,13 +31,14 @@ from .triton_tiles import (
 
 @triton.jit
 def attend(
-    acc, total, peak, q, query, start_of_chunk, k, k_strides, v, v_strides, low, high, scale, cos, sin,
+    acc, total, peak, q, query, start_of_chunk, source, low, high, scale, cos, sin,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr, VISIBLE: tl.constexpr,
 ):
     """Continue a running softmax over the keys ``low .. high``: ``acc`` is Σ exp v, ``total`` Σ exp, ``peak`` the most.
 
     Scores and ``peak`` are in powers of two: ``scale`` is ``log2(e) / √d_h``, and ``exp2`` is the cheaper instruction.
     """
+    k, k_strides, v, v_strides = source
     for start in tl.range(low, high, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
         k_tile = load_tile(k, k_strides, key, high, D, BLOCK_D, VISIBLE)
@@ -58,15 +59,61 @@ def attend(
 
 
 @triton.jit
-def normalised(acc, total, weight):
-    """``weight`` times the running softmax so far; zeros for a row that has seen nothing."""
-    return acc * (weight / tl.where(total == 0.0, 1.0, total))[:, None]
+def add_path(mixed, acc, total, peak, weights, log_sums, rows, n_queries, PLACE: tl.constexpr):
+    """Add the softmax that has run so far as the path in place ``PLACE``, and keep its log-sum-exp, base 2.
+
+    A row that has seen nothing adds zeros.
+    """
+    total = tl.where(total == 0.0, 1.0, total)
+    store_row(log_sums, PLACE, peak + tl.log2(total), rows, n_queries)
+    return mixed + acc * (tl.load(weights + PLACE) / total)[:, None]
 
 
 @triton.jit
-def log_sum(total, peak):
-    """The logarithm, base 2, of the sum of the exponentials; any number for a row that has seen nothing."""
-    return peak + tl.log2(tl.where(total == 0.0, 1.0, total))
+def attend_bank(
+    mixed, q, query, source, n_slots, weights, log_sums, rows, n_queries, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, PLACE: tl.constexpr,
+):
+    """Add the path over the bank, in place ``PLACE``."""
+    nothing = tl.zeros_like(query).to(tl.float32)
+    acc, total, peak = attend(
+        tl.zeros_like(mixed), nothing, nothing + LOWEST, q, query, query, source, 0, n_slots, scale, None, None,
+        D, BLOCK_D, BLOCK_N, False, LIMITED,
+    )
+    return add_path(mixed, acc, total, peak, weights, log_sums, rows, n_queries, PLACE)
+
+
+@triton.jit
+def attend_segment(
+    mixed, q, query, start_of_chunk, source, before, whole, start_of_last, high,
+    weights, log_sums, rows, n_queries, scale, cos, sin,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
+    ROPE: tl.constexpr, FULL: tl.constexpr, CHUNK: tl.constexpr,
+):
+    """Add the paths over the segment: first the keys of the chunk, then those before it."""
+    nothing = tl.zeros_like(query).to(tl.float32)
+    acc, total, peak = attend(
+        tl.zeros_like(mixed), nothing, nothing + LOWEST, q, query, start_of_chunk, source, before, whole,
+        scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+    )
+    acc, total, peak = attend(
+        acc, total, peak, q, query, start_of_chunk, source, whole, high,
+        scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
+    )
+    if CHUNK:
+        mixed = add_path(mixed, acc, total, peak, weights, log_sums, rows, n_queries, FULL)
+    if FULL and CHUNK:
+        acc, total, peak = attend(
+            acc, total, peak, q, query, start_of_chunk, source, 0, before,
+            scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+        )
+        acc, total, peak = attend(
+            acc, total, peak, q, query, start_of_chunk, source, before, start_of_last,
+            scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, OUTSIDE,
+        )
+    if FULL:
+        mixed = add_path(mixed, acc, total, peak, weights, log_sums, rows, n_queries, 0)
+    return mixed
 
 
 @triton.jit(do_not_specialize=["n_queries", "n_keys"])  # streams have pieces of many lengths
@@ -84,59 +131,29 @@ def forward_kernel(
     first = offset + first_row
     last = tl.minimum(first + BLOCK_M, n_keys) - 1
     query = tl.minimum(offset + rows, last)  # rows after the last read what the last does, and write nothing
-    start_of_chunk = query // chunk_size * chunk_size
 
     mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     if FULL or CHUNK or SHARED:
         q_tile = load_tile(head_of(q, q_strides, n_heads), q_strides, rows, n_queries, D, BLOCK_D, LIMITED)
-
     if MEMORY:
         if SHARED:
             q_mem_tile = q_tile
         else:
             q_mem_head = head_of(q_mem, q_mem_strides, n_heads)
             q_mem_tile = load_tile(q_mem_head, q_mem_strides, rows, n_queries, D, BLOCK_D, LIMITED)
-        k_mem_head, v_mem_head = head_of(k_mem, k_mem_strides, n_heads), head_of(v_mem, v_mem_strides, n_heads)
-        acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-        total = tl.zeros((BLOCK_M,), tl.float32)
-        peak = tl.full((BLOCK_M,), LOWEST, tl.float32)
-        acc, total, peak = attend(
-            acc, total, peak, q_mem_tile, query, query, k_mem_head, k_mem_strides, v_mem_head, v_mem_strides,
-            0, n_slots, scale, cos, sin, D, BLOCK_D, BLOCK_N, False, LIMITED,
+        bank = (head_of(k_mem, k_mem_strides, n_heads), k_mem_strides,
+                head_of(v_mem, v_mem_strides, n_heads), v_mem_strides)
+        mixed = attend_bank(
+            mixed, q_mem_tile, query, bank, n_slots, weights, log_sums, rows, n_queries, scale,
+            D, BLOCK_D, BLOCK_N, FULL + CHUNK,
         )
-        mixed = normalised(acc, total, tl.load(weights + FULL + CHUNK))
-        store_row(log_sums, FULL + CHUNK, log_sum(total, peak), rows, n_queries)
-
     if FULL or CHUNK:
         if ROPE:
             q_tile = rotate(q_tile, cos, sin, query, n_keys, 1.0, D, BLOCK_D, BLOCK_M)
-        k_head, v_head = head_of(k, k_strides, n_heads), head_of(v, v_strides, n_heads)
+        segment = (head_of(k, k_strides, n_heads), k_strides, head_of(v, v_strides, n_heads), v_strides)
         before, whole, start_of_last = key_ranges(first, last, chunk_size, BLOCK_N)
-        acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-        total = tl.zeros((BLOCK_M,), tl.float32)
-        peak = tl.full((BLOCK_M,), LOWEST, tl.float32)
-        acc, total, peak = attend(
-            acc, total, peak, q_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-            before, whole, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
+        mixed = attend_segment(
+            mixed, q_tile, query, query // chunk_size * chunk_size, segment, before, whole, start_of_last, last + 1,
+            weights, log_sums, rows, n_queries, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, FULL, CHUNK,
         )
-        acc, total, peak = attend(
-            acc, total, peak, q_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-            whole, last + 1, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, INSIDE,
-        )
-        if CHUNK:
-            mixed += normalised(acc, total, tl.load(weights + FULL))
-            store_row(log_sums, FULL, log_sum(total, peak), rows, n_queries)
-        if FULL:
-            if CHUNK:
-                acc, total, peak = attend(
-                    acc, total, peak, q_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                    0, before, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, ALL,
-                )
-                acc, total, peak = attend(
-                    acc, total, peak, q_tile, query, start_of_chunk, k_head, k_strides, v_head, v_strides,
-                    before, start_of_last, scale, cos, sin, D, BLOCK_D, BLOCK_N, ROPE, OUTSIDE,
-                )
-            mixed += normalised(acc, total, tl.load(weights))
-            store_row(log_sums, 0, log_sum(total, peak), rows, n_queries)
-
     store_tile(head_of(out, out_strides, n_heads), out_strides, rows, n_queries, mixed, D, BLOCK_D)
