@@ -10,10 +10,11 @@ import pytest
 import torch
 from backend_cases import make_inputs
 from interpreter import DEVICE, patch_once, use_tiles
-from strategies import PATHS, assert_one_line, gap, make_model, random_tokens
+from strategies import PATHS, assert_one_line, gap, make_model, random_tokens, read_in_pieces
 
 from rmat_tutorial import CheckpointError, LanguageModel, hybrid_attention, kernels
 from rmat_tutorial.kernels import resolve_backend, suited, triton_ops
+from rmat_tutorial.kernels.limits import TOLERANCES
 from rmat_tutorial.kernels.timing import YARDSTICK, compare
 from rmat_tutorial.kernels.triton_ops import fused
 
@@ -50,6 +51,13 @@ def test_a_model_reads_and_learns_the_same():
         assert gap(ours, expected) <= 1e-4 * max(1.0, expected.abs().max().item())
 
 
+def test_a_model_reads_in_pieces_as_whole():
+    model, tokens = make_model(backend="triton", dtype=torch.float32, n_layers=1).to(DEVICE), random_tokens(1, 9)
+    with torch.no_grad():
+        pieces, _ = read_in_pieces(model, tokens.to(DEVICE), [3, 1, 5])
+        assert gap(pieces, model(tokens.to(DEVICE)).logits) < 1e-4
+
+
 def test_a_compiled_model_reads_and_learns_the_same():
     model = make_model(backend="triton", dtype=torch.float32, n_layers=1).to(DEVICE)
     compiled = torch.compile(model, backend="aot_eager")
@@ -62,7 +70,7 @@ def test_the_attention_compiles_into_one_graph():
     compiled = torch.compile(lambda *x: fused(*x, 2, PATHS) * 2, backend="aot_eager", fullgraph=True)
     gradients = [torch.autograd.grad(attend(*inputs).sum(), inputs)
                  for attend in (compiled, lambda *x: fused(*x, 2, PATHS) * 2)]
-    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    assert all(gap(*pair) < TOLERANCES[torch.float32] for pair in zip(*gradients, strict=True))
 
 
 def like(device, dtype=torch.bfloat16, shape=(2, 4, 10, 64)):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from backend_cases import make_inputs
 from interpreter import DEVICE, Traffic, patch_once, use_tiles
-from strategies import PATHS, randn
+from strategies import PATHS, gap, randn
 
 from rmat_tutorial.kernels import triton_launch
+from rmat_tutorial.kernels.limits import TOLERANCES
 from rmat_tutorial.rope import rope_frequencies, rope_tables
 
 
@@ -47,7 +48,7 @@ def test_nothing_outside_a_tensor_is_read_or_written(monkeypatch, paths, rope):
         out, log_sums = triton_launch.run_forward(call)
         results.append([out, log_sums, *triton_launch.run_backward(call, frame(out), log_sums, frame(direction))])
     for plain, framed in zip(*results, strict=True):
-        assert torch.equal(plain, framed)
+        assert gap(plain, framed) < TOLERANCES[torch.float32]
     for inside, framed in frames:
         inside.fill_(7.0)
         assert (framed == 7.0).all()

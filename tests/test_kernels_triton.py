@@ -15,6 +15,7 @@ from interpreter import DEVICE, patch_once, use_tiles
 from strategies import PATHS, SUBSETS, gap
 
 from rmat_tutorial import apply_rope, hybrid_attention
+from rmat_tutorial.attention import full_weights
 from rmat_tutorial.kernels.eager import eager
 from rmat_tutorial.kernels.limits import TOLERANCES
 from rmat_tutorial.kernels.triton_ops import fused
@@ -80,6 +81,13 @@ def test_bfloat16(call):
     agree(call, torch.bfloat16)
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device: hours in the interpreter")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 128])
+def test_the_size_that_the_kernels_are_made_for(dtype, width):
+    agree(SIZES | {"n_queries": 2048, "n_keys": 2048, "chunk_size": 256, "slots": 64, "width": width}, dtype)
+
+
 @pytest.mark.parametrize("changes", [
     {"chunk_size": 4},                                                        # chunks that are tiles
     {"chunk_size": 3},                                                        # chunks that begin anywhere in a tile
@@ -136,12 +144,14 @@ def test_rope_with_other_queries_for_the_bank():
 def test_scores_far_apart():
     """A chunk whose share of the full softmax is below every float32: no NaN, and the reference's numbers."""
     inputs = make_inputs(1, 1, 12, 12, 3, 16, PATHS)
-    inputs["k"][:, :, :4] *= 30
-    inputs["q"] *= 30
+    inputs["k"][:, :, :4] *= 12
+    inputs["q"] *= 8
+    shares = full_weights(inputs["q"], inputs["k"])[0, 0, 4:, 4:].sum(-1)
+    assert (shares < 1e-45).any()
     options = {"chunk_size": 4, "paths": PATHS}
     expected = value_and_gradients(eager_with_keywords, inputs, torch.float64, **options)
     ours = value_and_gradients(hybrid_attention, inputs, torch.float32, DEVICE, backend="triton", **options)
-    assert_agrees(ours, expected, 1e-3)  # float32 knows a score near 1000 to four digits after the point
+    assert_agrees(ours, expected, 1e-3)  # float32 knows a score of some hundreds to four digits after the point
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (-0.5, 2.0, -0.5)])
@@ -171,7 +181,7 @@ def test_any_strides(monkeypatch, arrange):
         leaves = [x.detach().requires_grad_() for x in tensors]
         output = fused(*leaves, 3, PATHS)
         results.append([output, *torch.autograd.grad(output.sum(), leaves)])  # of a sum: a gradient without memory
-    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    assert all(gap(*pair) < TOLERANCES[torch.float32] for pair in zip(*results, strict=True))
 
 
 def test_the_heads_of_the_output_merge_without_a_copy():
