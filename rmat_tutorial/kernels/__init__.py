@@ -27,6 +27,18 @@ What ``auto`` takes, by the first line that fits:
     ====================================================  ========  ================================================
 
 What they agree within: ``TOLERANCES`` in ``limits``.
+
+What the fused kernels move. With ``rope`` the tables of cosines and sines are read beside every tile that is turned.
+
+    ==================  =======================================================================================
+    forward             reads q and q_mem once (once in all where they are one tensor); k and v once for each tile of
+                        queries that sees them, as causal attention does; the bank once for each tile of queries;
+                        writes the output once, and a log-sum-exp for each row and path
+    backward, queries   reads q, q_mem, the output and its gradient once; k and v as the forward, those of the chunk
+                        and the bank twice; writes the gradients of q and q_mem once, and a mean for each row and path
+    backward, keys      reads k, v and the bank once; q, q_mem and the gradient of the output once for each tile of
+                        keys that they see; writes the gradients of k, v and the bank once
+    ==================  =======================================================================================
 """
 
 from __future__ import annotations
