@@ -19,10 +19,10 @@ from .triton_forward import forward_kernel
 INTERPRETED = not isinstance(forward_kernel, triton.JITFunction)
 INTERPRETER_TILES = {"BLOCK_M": 16, "BLOCK_N": 16}
 # Queries and keys of a tile, warps, stages of the pipeline, by bytes of an element. Where there are several, the
-# fastest is found by trial at the first call with a head width, a dtype and a length. None spills a register at
-# d_h = 64. A product of float32 needs many more registers, so its tiles are small.
-FORWARD_TILES = {2: ((128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 4, 3), (16, 64, 4, 3)), 4: ((32, 32, 4, 1),)}
-DQ_TILES = {2: ((128, 64, 8, 3), (128, 32, 8, 3), (64, 32, 4, 3), (16, 64, 4, 3)), 4: ((16, 32, 4, 1),)}
+# fastest is found by trial at the first call with a head width, a dtype and a length. Compiled for an H100 none spills
+# a register at d_h = 64. A product of float32 needs many more registers, so its tiles are small.
+FORWARD_TILES = {2: ((128, 64, 8, 3), (64, 64, 8, 3), (64, 64, 4, 3), (16, 64, 4, 3)), 4: ((32, 32, 4, 1),)}
+DQ_TILES = {2: ((128, 64, 8, 3), (64, 32, 8, 3), (64, 32, 4, 3), (16, 64, 4, 3)), 4: ((16, 32, 4, 1),)}
 DKV_TILES = {2: ((64, 128, 8, 3), (32, 128, 8, 3), (32, 64, 4, 3), (16, 64, 4, 3)), 4: ((16, 16, 4, 1),)}
 LONGEST_TUNED = 4096
 
