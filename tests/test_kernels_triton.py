@@ -11,11 +11,12 @@ import torch
 from backend_cases import assert_agrees, assert_equals, make_inputs, value_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interpreter import DEVICE, patch_once, use_tiles
+from interpreter import DEVICE, TUNED, patch_once, use_tiles
 from strategies import PATHS, SUBSETS, gap
 
 from rmat_tutorial import apply_rope, hybrid_attention
 from rmat_tutorial.attention import full_weights
+from rmat_tutorial.kernels import triton_launch
 from rmat_tutorial.kernels.eager import eager
 from rmat_tutorial.kernels.limits import TOLERANCES
 from rmat_tutorial.kernels.triton_ops import fused
@@ -52,9 +53,9 @@ def eager_with_keywords(*inputs, chunk_size, paths):
 
 def agree(call, dtype):
     call = dict(call)
+    weights = {"weights": call.pop("weights")} if "weights" in call else {}
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_tiles(monkeypatch, *call.pop("tiles", (4, 4)))
-        weights = {"weights": call.pop("weights")} if "weights" in call else {}
         assert_equals(eager_with_keywords, "triton", call, dtype, DEVICE, **weights)
 
 
@@ -76,6 +77,7 @@ def test_float16(changes):
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device: Triton's interpreter gets bfloat16 wrong")
+@settings(max_examples=20)
 @given(calls())
 def test_bfloat16(call):
     agree(call, torch.bfloat16)
@@ -84,8 +86,11 @@ def test_bfloat16(call):
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device: hours in the interpreter")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("width", [64, 128])
-def test_the_size_that_the_kernels_are_made_for(dtype, width):
-    agree(SIZES | {"n_queries": 2048, "n_keys": 2048, "chunk_size": 256, "slots": 64, "width": width}, dtype)
+def test_the_size_that_the_kernels_are_made_for(monkeypatch, dtype, width):
+    call = SIZES | {"n_queries": 2048, "n_keys": 2048, "chunk_size": 256, "slots": 64, "width": width}
+    for name, tuners in TUNED.items():
+        monkeypatch.setattr(triton_launch, name, tuners)
+    assert_equals(eager_with_keywords, "triton", call, dtype, DEVICE)
 
 
 @pytest.mark.parametrize("changes", [

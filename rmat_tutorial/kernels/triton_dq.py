@@ -203,14 +203,14 @@ def through_both_paths(
     return d_q
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys"])  # streams have pieces of many lengths
+@triton.jit(do_not_specialize=["n_queries", "n_keys", "length_class"])  # streams have pieces of many lengths
 def dq_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, d_out, log_sums, means, d_q, d_q_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides, d_out_strides,
     d_q_strides, d_q_mem_strides,
-    n_heads, n_queries, n_keys, n_slots, chunk_size, scale, d_scale,
+    n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale, d_scale,
     FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, LENGTH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
     rows = first_row + tl.arange(0, BLOCK_M)

@@ -116,13 +116,13 @@ def attend_segment(
     return mixed
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys"])  # streams have pieces of many lengths
+@triton.jit(do_not_specialize=["n_queries", "n_keys", "length_class"])  # streams have pieces of many lengths
 def forward_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, log_sums,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides,
-    n_heads, n_queries, n_keys, n_slots, chunk_size, scale,
+    n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale,
     FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, LENGTH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):
     # The last tiles have the most keys: they begin first, and the short ones fill the end.
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M

@@ -31,7 +31,7 @@ def tuned(kernel: Any, tiles: dict[int, tuple[tuple[int, int, int, int], ...]]) 
     """The kernel by bytes of an element, its tile sizes chosen by trial; as it is where it is interpreted."""
     if INTERPRETED:
         return dict.fromkeys(tiles, kernel)
-    return {size: triton.autotune([config(*choice) for choice in choices], key=["D", "LENGTH"])(kernel)
+    return {size: triton.autotune([config(*choice) for choice in choices], key=["D", "length_class"])(kernel)
             for size, choices in tiles.items()}
 
 
@@ -130,6 +130,7 @@ def launch(
         "n_slots": 0 if call.k_mem is None else call.k_mem.shape[2],
         # Without the path every key is in one chunk, and the full path is that chunk's.
         "chunk_size": min(call.chunk_size, n_keys) if call.chunk else n_keys,
+        "length_class": min(triton.next_power_of_2(longest), LONGEST_TUNED),
         "scale": math.log2(math.e) / math.sqrt(width),
         "FULL": call.full,
         "CHUNK": call.chunk,
@@ -138,7 +139,6 @@ def launch(
         "SHARED": call.q_mem is None,
         "D": width,
         "BLOCK_D": max(16, triton.next_power_of_2(width)),
-        "LENGTH": min(triton.next_power_of_2(longest), LONGEST_TUNED),
     }
     device = torch.cuda.device(call.q.device) if call.q.is_cuda else contextlib.nullcontext()
     kernel = kernels[call.q.element_size()]

@@ -2,8 +2,8 @@
 
 Names in the kernels: ``D`` is the head width d_h and ``BLOCK_D`` the power of two that holds it, ``BLOCK_M`` the
 queries and ``BLOCK_N`` the keys of a tile. The rows of the queries are ``0 .. L - 1``, their positions the last ``L``
-of ``0 .. S - 1``, the positions of the keys. Paths have places, 0 to ``P - 1``, in the order of ``paths``. ``LENGTH``
-only tells lengths apart for the trial of tile sizes.
+of ``0 .. S - 1``, the positions of the keys. Paths have places, 0 to ``P - 1``, in the order of ``paths``.
+``length_class`` only tells lengths apart for the trial of tile sizes.
 """
 
 from __future__ import annotations
