@@ -11,8 +11,9 @@ costs what it costs a plain attention, ``P ∘ (gain dP − pull)`` with a gain 
 
 ``D_p`` is needed before the first product, and no path's output was kept. ``Σ_p λ_p D_p = rowsum(dO ∘ O)`` gives one of
 the three from the two others; those of the bank and of the chunk are summed by a first look at their keys, which are
-few. That reads no more from memory than a plain backward does, where kept outputs would cost two tensors of the size
-of ``O``, written, read, and held between forward and backward.
+few, and near when they are looked at again. Kept outputs would cost two tensors of the size of ``O``, written, read,
+and held between forward and backward. The mean of the full path is summed along the way for the gradient of its λ,
+which is then right for a λ of zero too.
 """
 
 from __future__ import annotations
