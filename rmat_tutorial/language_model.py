@@ -199,7 +199,7 @@ class LanguageModel(nn.Module, ABC):
         checkpoint = read_checkpoint(path)
         try:
             model = build(config_from_dict(checkpoint.config))
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except (TypeError, ValueError, ImportError) as error:
             raise CheckpointError(f"{path} has a configuration that this version cannot build: {error}") from error
         if not isinstance(model, cls):
             raise CheckpointError(

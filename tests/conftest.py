@@ -28,7 +28,7 @@ EXPECTED_SKIPS = ("needs a CUDA device",)
 
 
 # So that a failure in what several files share shows its values.
-pytest.register_assert_rewrite("answers", "strategies")
+pytest.register_assert_rewrite("answers", "backend_cases", "strategies")
 
 
 @pytest.fixture
@@ -114,6 +114,11 @@ class CourseRun:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    import torch
+
+    # Read by triton when it is imported: without a GPU its kernels run in an interpreter.
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     homes = tempfile.TemporaryDirectory(prefix="rmat-test-homes-")
     config.add_cleanup(homes.cleanup)
     os.environ["RMAT_HOME"] = homes.name

@@ -217,7 +217,6 @@ def extra_is_a_list(tensors, metadata):
     (change_config(paths=["full"]), ["memory"]),
     (change_config(gate="relu"), ["gate", "'relu'"]),
     (change_config(n_heads="four"), ["n_heads", "'four'"]),
-    (change_config(backend="triton"), ["triton"]),
 ])
 def test_a_file_whose_contents_do_not_fit_is_refused(saved, change, fragments):
     rewrite(saved, change)

@@ -1,0 +1,159 @@
+"""The backends as torch and the package see them: operators, compiled models, the choice of `auto`, what is missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from backend_cases import make_inputs
+from interpreter import DEVICE, patch_once, use_tiles
+from strategies import PATHS, assert_one_line, gap, make_model, random_tokens, read_in_pieces
+
+from rmat_tutorial import CheckpointError, LanguageModel, hybrid_attention, kernels
+from rmat_tutorial.kernels import resolve_backend, suited, triton_ops
+from rmat_tutorial.kernels.limits import TOLERANCES
+from rmat_tutorial.kernels.timing import YARDSTICK, compare
+from rmat_tutorial.kernels.triton_ops import fused
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    patch_once(monkeypatch)
+    use_tiles(monkeypatch, 8, 8)
+
+
+def test_the_operators_are_what_they_say():
+    """Schema, shapes without data, autograd and tracing, as torch checks them."""
+    inputs = [x.float().to(DEVICE).requires_grad_() for x in make_inputs(1, 1, 3, 4, 2, 16, PATHS).values()]
+    torch.library.opcheck(torch.ops.rmat_tutorial.hybrid_forward, (*inputs, None, None, 2, True, True))
+    plain = [x.detach() for x in inputs]
+    out, log_sums = torch.ops.rmat_tutorial.hybrid_forward(*plain, None, None, 2, True, True)
+    torch.library.opcheck(
+        torch.ops.rmat_tutorial.hybrid_backward, (*plain, None, None, 2, True, True, out, log_sums, out.clone())
+    )
+
+
+def logits_and_gradients(model, read):
+    tokens = random_tokens(1, 8).to(DEVICE)
+    logits = read(tokens).logits
+    return [logits.detach(), *torch.autograd.grad(logits.square().mean(), list(model.parameters()))]
+
+
+def test_a_model_reads_and_learns_the_same():
+    results = []
+    for backend in ("eager", "triton"):
+        model = make_model(backend=backend, dtype=torch.float32, n_layers=1).to(DEVICE)
+        results.append(logits_and_gradients(model, model))
+    for expected, ours in zip(*results, strict=True):
+        assert gap(ours, expected) <= 1e-4 * max(1.0, expected.abs().max().item())
+
+
+def test_a_model_reads_in_pieces_as_whole():
+    model, tokens = make_model(backend="triton", dtype=torch.float32, n_layers=1).to(DEVICE), random_tokens(1, 9)
+    with torch.no_grad():
+        pieces, _ = read_in_pieces(model, tokens.to(DEVICE), [3, 1, 5])
+        assert gap(pieces, model(tokens.to(DEVICE)).logits) < 1e-4
+
+
+def test_a_compiled_model_reads_and_learns_the_same():
+    model = make_model(backend="triton", dtype=torch.float32, n_layers=1).to(DEVICE)
+    compiled = torch.compile(model, backend="aot_eager")
+    for expected, ours in zip(logits_and_gradients(model, model), logits_and_gradients(model, compiled), strict=True):
+        assert gap(ours, expected) <= 1e-5 * max(1.0, expected.abs().max().item())
+
+
+def test_the_attention_compiles_into_one_graph():
+    inputs = [x.float().to(DEVICE).requires_grad_() for x in make_inputs(1, 1, 5, 5, 3, 16, PATHS).values()]
+    compiled = torch.compile(lambda *x: fused(*x, 2, PATHS) * 2, backend="aot_eager", fullgraph=True)
+    gradients = [torch.autograd.grad(attend(*inputs).sum(), inputs)
+                 for attend in (compiled, lambda *x: fused(*x, 2, PATHS) * 2)]
+    assert all(gap(*pair) < TOLERANCES[torch.float32] for pair in zip(*gradients, strict=True))
+
+
+def like(device, dtype=torch.bfloat16, shape=(2, 4, 10, 64)):
+    """What `auto` looks at of a tensor."""
+    return SimpleNamespace(is_cuda=device == "cuda", device=device, dtype=dtype, shape=torch.Size(shape))
+
+
+@pytest.mark.parametrize("q, backend", [
+    (like("cpu"), "sdpa"),
+    (like("mps"), "sdpa"),
+    (like("cuda"), "triton"),
+    (like("cuda", torch.float16, (1, 1, 1, 128)), "triton"),
+    (like("cuda", torch.float32), "sdpa"),
+    (like("cuda", torch.float64), "sdpa"),
+    (like("cuda", shape=(2, 4, 10, 130)), "sdpa"),
+    (like("cuda", shape=(8192, 8, 10, 64)), "sdpa"),
+])
+def test_auto_picks_by_device_dtype_and_shape(monkeypatch, q, backend):
+    assert suited(q) == backend
+    monkeypatch.setattr(kernels, "HAS_TRITON", False)
+    assert suited(q) == "sdpa"
+
+
+def test_auto_runs_what_it_picks(monkeypatch):
+    inputs = [x.float().to(DEVICE) for x in make_inputs(1, 1, 5, 5, 3, 16, PATHS).values()]
+    for backend in ("triton", "sdpa"):
+        monkeypatch.setattr(kernels, "suited", lambda q, backend=backend: backend)
+        assert torch.equal(*(hybrid_attention(*inputs, chunk_size=2, backend=name) for name in ("auto", backend)))
+
+
+@pytest.mark.parametrize("changes, fragments", [
+    ({"dtype": torch.float64}, ["float64", "float32", "float16", "'sdpa'"]),
+    ({"width": 130}, ["d_h", "128", "130", "'sdpa'"]),
+])
+def test_what_the_kernels_do_not_take(changes, fragments):
+    options = {"dtype": torch.float32, "width": 16} | changes
+    inputs = make_inputs(1, 1, 3, 3, 2, options["width"], PATHS)
+    with pytest.raises(ValueError) as error:
+        hybrid_attention(*(x.to(DEVICE, options["dtype"]) for x in inputs.values()), chunk_size=2, backend="triton")
+    assert_one_line(str(error.value), "'triton'", *fragments)
+
+
+def test_the_kernels_need_a_gpu_unless_they_are_interpreted(monkeypatch):
+    monkeypatch.setattr(triton_ops, "INTERPRETED", False)
+    with pytest.raises(ValueError) as error:
+        fused(*(x.float() for x in make_inputs(1, 1, 3, 3, 2, 16, PATHS).values()), 2, PATHS)
+    assert_one_line(str(error.value), "'triton'", "CUDA", "cpu", "'sdpa'")
+
+
+def test_the_interpreter_refuses_bfloat16(monkeypatch):
+    monkeypatch.setattr(triton_ops, "INTERPRETED", True)
+    with pytest.raises(ValueError) as error:
+        fused(*(x.bfloat16() for x in make_inputs(1, 1, 3, 3, 2, 16, PATHS).values()), 2, PATHS)
+    assert_one_line(str(error.value), "'triton'", "bfloat16", "'sdpa'")
+
+
+def test_without_triton_its_backend_says_what_to_install(monkeypatch, tmp_path):
+    make_model(backend="triton").save(tmp_path / "model.safetensors")
+    monkeypatch.setattr(kernels, "HAS_TRITON", False)
+    for use in (lambda: resolve_backend("triton"), lambda: make_model(backend="triton")):
+        with pytest.raises(ImportError) as error:
+            use()
+        assert_one_line(str(error.value), "'triton'", "pip install triton==", "'sdpa'")
+    with pytest.raises(CheckpointError) as error:
+        LanguageModel.from_checkpoint(tmp_path / "model.safetensors")
+    assert_one_line(str(error.value), "model.safetensors", "pip install triton==")
+    assert resolve_backend("auto") and resolve_backend("flex")
+
+
+def test_the_package_does_not_import_triton():
+    code = "import sys, rmat_tutorial as r; r.RMAT(r.RMATConfig()); sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_kernels_compile_for_a_gpu(tmp_path):
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-m", "tests.compile_kernels"], cwd=Path(__file__).parents[1],
+                         env=environment, capture_output=True, text=True)
+    assert run.stdout.split() == ["forward_kernel", "dq_kernel", "dkv_kernel"], run.stderr
+
+
+def test_the_timing_covers_the_yardstick_and_every_backend():
+    sizes = {"batch": 1, "heads": 1, "length": 8, "width": 16, "chunk_size": 4, "slots": 2}
+    times = compare(["eager", "sdpa"], **sizes, dtype=torch.float32, device="cpu", seconds=0.01)
+    assert list(times) == [YARDSTICK, "eager", "sdpa"]
+    assert all(forward > 0 and both > 0 for forward, both in times.values())
