@@ -20,7 +20,7 @@ CAUSES = {
 }
 
 _SIGNS = {
-    "healthy": "A run that learns ends with right answers from every distance",
+    "healthy": "A run that learns ends with most answers right, from every distance",
     "rate": "With a learning rate far too high the loss jumps, and no question is ever learned",
     "slow": "With a learning rate far too low the loss goes down evenly, and late",
     "lengths": "Without a curriculum questions come from every distance in the first steps already",
@@ -52,29 +52,30 @@ _RUNS: dict[str, tuple[str, dict[str, str]]] = {
         "healthy": "not even facts of the same segment are answered",
         "slow": "the loss rises far above a guess",
         "lengths": "only facts of the same segment are ever asked, and not even these are answered",
-        "cut": "they move from the first steps on, and not even facts of the same segment are answered, for which no "
-        "gradient has to pass a cut",
+        "cut": "they move from the first steps on, and not even facts of the same segment are answered, whose gradient "
+        "passes no cut",
         "open": "they are far below it",
         "shut": "they are not at 0 before step 300",
     }),
     "D": ("slow", {
         "healthy": "only facts of the same segment were ever asked",
-        "rate": "the loss never rises for long",
+        "rate": "the loss falls all the way",
         "lengths": "only facts of the same segment were ever asked",
-        "cut": "facts of the same segment, for which no gradient has to pass a cut, are hardly answered either",
+        "cut": "facts of the same segment come late as well, and their gradient passes no cut; no others are asked",
         "open": "they are far below it",
         "shut": "they are not at 0 before step 300",
     }),
     "E": ("lengths", {
-        "healthy": "no distance is answered better than by a guess",
-        "rate": "the loss comes down to a guess and stays there, without one jump",
-        "slow": "the loss is at a guess after 50 steps, and from there on it does not move at all",
-        "cut": "facts of the same segment, for which no gradient has to pass a cut, are not answered either",
+        "healthy": "after the last step half of the facts from further back are still answered wrongly",
+        "rate": "the loss comes down to a guess within 50 steps and stays there for 150, without a jump",
+        "slow": "the loss comes down to a guess within 50 steps, as in others, and then it does not move for 150",
+        "cut": "all distances are asked from the start, and in the end facts from further back are answered more often "
+        "than by a guess",
         "open": "they are far below it",
         "shut": "they are not at 0 before step 300",
     }),
     "F": ("cut", {
-        "healthy": "facts one segment back are hardly answered better than by a guess, up to the last step",
+        "healthy": "after the last step facts one segment back are answered no better than by a guess",
         "rate": "the loss falls to nearly 0 within 100 steps, and facts of the same segment are answered from then on",
         "slow": "facts of the same segment are all answered after 100 steps, and then nothing goes on",
         "lengths": "at first only facts of the same segment were asked",

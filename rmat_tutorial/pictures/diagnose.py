@@ -19,7 +19,7 @@ from ..plots import PATH_COLOURS
 from ..runs import RunFolder
 
 POOLED = 10  # steps in a point of the plots
-MOST_LOSS = 4.0  # nats; a loss above it leaves its plot, which says how far it gets
+MOST_LOSS = 4.5  # nats; a loss above it leaves its plot, which says how far it gets
 
 
 def record(folders: Mapping[str, str | Path]) -> dict[str, Any]:
@@ -108,7 +108,8 @@ def _losses(ax: Axes, steps: Sequence[float], losses: Sequence[float], guess: fl
     ax.plot(steps, losses, color=PATH_COLOURS["full"])
     ax.set(ylim=(0, MOST_LOSS), yticks=range(int(MOST_LOSS) + 1), xlim=(0, POOLED * len(steps)))
     if outside := [step for step, loss in zip(steps, losses, strict=True) if loss > MOST_LOSS]:
-        ax.text(np.mean(outside), 0.94 * MOST_LOSS, f"up to {max(losses):.0f}", ha="center", va="top", fontsize="small")
+        ax.text(np.mean(outside), 0.65 * MOST_LOSS, f"up to {max(losses):.0f}", ha="center", va="center",
+                fontsize="small")
 
 
 def _answers(ax: Axes, run: Mapping[str, Any], furthest: int) -> AxesImage:
