@@ -213,7 +213,7 @@ def _row(case: Case, report: Mapping[str, Any], scores: Mapping[Scoring, Mapping
 # Facts that are asked after so many tokens, by readers that need no training.
 
 GAPS = tuple(64 * 2**power for power in range(15))  # to 1 048 576
-GAP_ROWS = 64
+GAP_ROWS = 16
 READERS: dict[str, tuple[str, ...]] = {
     "hard gate": ("recall-long",), "sigmoid gate": ("recall-long", "--gate", "sigmoid"),
     "bank zeroed": ("recall-long", "--bank", "zeroed"), "old checkpoint": ("recall",),
