@@ -30,7 +30,7 @@ from .language_model import LanguageModel, build
 from .model import RMAT
 from .runs import RunFolder, TrainingError
 from .state import State
-from .tasks import IGNORED, PlacedTask, RecallTask, Source
+from .tasks import IGNORED, KeyValueTask, PlacedTask, Source
 from .validate import require_choice, require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
@@ -67,7 +67,8 @@ class TrainSettings:
             only choice for tasks, whose streams end.
         ragged: streams of more than one segment end anywhere in their last one, so that a model of tasks, whose
             questions come last, learns to answer at every place of a segment and not only at its end.
-        vary_facts: of recall: each step's streams have from 1 to ``facts`` facts, see ``RecallTask.lighter``.
+        vary_facts: of recall and rewrite: each step draws how many facts its streams have, up to as many as the task
+            says, see ``KeyValueTask.lighter``.
         gate_penalty: weight of the mean write gate in the loss, from step ``gate_penalty_from`` on.
         gate_margin: what is added to the scores of the gates in that mean. Above 0, a gate that is shut has to be shut
             with a margin, so that what was not met in training does not open it.
@@ -200,8 +201,10 @@ class Trainer:
             raise TrainingError(
                 f"restart must be 1 for {source.describe()['kind']}, whose streams end, got {settings.restart}"
             )
-        if settings.vary_facts and not isinstance(source, RecallTask):
-            raise TrainingError(f"vary_facts must be False for {source.describe()['kind']}: it is for recall")
+        if settings.vary_facts and not isinstance(source, KeyValueTask):
+            raise TrainingError(
+                f"vary_facts must be False for {source.describe()['kind']}, it is for recall and rewrite"
+            )
         if settings.backprop == "replay" and config.kind == "full":
             raise TrainingError(
                 "backprop must be 'whole' or 'truncated' for kind 'full', got 'replay', which keeps a state for each "

@@ -26,7 +26,7 @@ from rmat_tutorial.checkpoints import read_info
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate
 from rmat_tutorial.language_model import build
-from rmat_tutorial.tasks import IGNORED, RecallTask
+from rmat_tutorial.tasks import IGNORED, RecallTask, RewriteTask
 from rmat_tutorial.tracing import collect_gates
 from rmat_tutorial.training import (
     Curriculum,
@@ -363,6 +363,14 @@ def test_recall_is_trained_with_as_many_facts_as_were_drawn_and_as_fit():
         seen.add((metrics["segments"], facts))
     assert {facts for segments, facts in seen if segments == 1} == {1, 2, 3}  # half of its 6 tokens
     assert {facts for segments, facts in seen if segments == 3} == set(range(1, 9))
+
+
+def test_rewrite_is_trained_with_as_many_writes_as_were_drawn():
+    task = RewriteTask(keys=3, values=2, keys_used=2, writes=9, noise_tokens=2)
+    drawn = {(tokens, task.lighter(tokens, torch.Generator().manual_seed(seed)).writes)
+             for tokens in (6, 60) for seed in range(200)}
+    assert {writes for tokens, writes in drawn if tokens == 6} == {2, 3}
+    assert {writes for tokens, writes in drawn if tokens == 60} == set(range(2, 10))
 
 
 def test_answers_are_counted_by_the_segments_between_fact_and_question():

@@ -977,5 +977,5 @@ assert recall["scores"][-1]["accuracy"] > 0.98 and guessing["scores"][-1]["accur
 # - Section 6: compare on your own text: `python -m rmat_tutorial compare --file PATH --quick`, and then without
 #   `--quick`.
 #
-# 07 Training for long range comes next in the course's plan: tasks that only a memory can solve, and a fact carried
+# [07 Training for long range](07_long_range.ipynb) comes next: tasks that only a memory can solve, and a fact carried
 # over a million tokens.

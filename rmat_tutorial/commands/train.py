@@ -60,7 +60,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--ragged", action="store_true", default=None,
                           help="streams of more than one segment end anywhere in their last one")
     training.add_argument("--vary-facts", action="store_true", default=None,
-                          help="recall: each step draws how many facts its streams have, up to --facts")
+                          help="recall, rewrite: each step draws how many facts its streams have, up to --facts "
+                               "or --writes")
     training.add_argument("--restart", type=float, metavar="PROBABILITY",
                           help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
     training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")

@@ -5,7 +5,7 @@ score, and hands out batches that a seed makes repeatable.
 """
 
 from .copying import CopyTask
-from .keys import key_name
+from .keys import KeyValueTask, key_name
 from .mqar import MQARTask
 from .placed import Episode, PlacedTask
 from .recall import RecallTask
@@ -19,6 +19,6 @@ TASKS: dict[str, type[PlacedTask]] = {
 """Every task by the name that the command line and the checkpoints know it by."""
 
 __all__ = [
-    "IGNORED", "TASKS", "CopyTask", "Episode", "MQARTask", "PlacedTask", "RecallTask", "RewriteTask", "Source",
-    "StoriesTask", "key_name",
+    "IGNORED", "TASKS", "CopyTask", "Episode", "KeyValueTask", "MQARTask", "PlacedTask", "RecallTask", "RewriteTask",
+    "Source", "StoriesTask", "key_name",
 ]

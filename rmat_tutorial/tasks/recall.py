@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -34,6 +34,7 @@ class RecallTask(KeyValueTask):
     fact_span: tuple[float, float] = (0.0, 1.0)
 
     kind = "recall"
+    load = "facts"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,13 +42,6 @@ class RecallTask(KeyValueTask):
             raise ValueError(
                 f"facts must be at most keys = {self.keys}, since each has a key of its own, got {self.facts}"
             )
-
-    def lighter(self, tokens: int, generator: torch.Generator) -> RecallTask:
-        """This task with some number of facts, drawn on a logarithmic scale from 1 to ``facts``, or to as many as
-        half of ``tokens`` tokens hold."""
-        most = max(1, min(self.facts, tokens // 2))
-        share = float(torch.rand((), generator=generator))
-        return replace(self, facts=min(most, int((most + 1) ** share)))
 
     @property
     def question_tokens(self) -> int:

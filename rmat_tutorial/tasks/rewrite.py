@@ -35,6 +35,7 @@ class RewriteTask(KeyValueTask):
     fact_span: tuple[float, float] = (0.0, 1.0)
 
     kind = "rewrite"
+    load = "writes"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,6 +46,10 @@ class RewriteTask(KeyValueTask):
                 f"writes must be at least keys_used = {self.keys_used}, since each of these keys is written, "
                 f"got {self.writes}"
             )
+
+    @property
+    def least_load(self) -> int:
+        return self.keys_used
 
     @property
     def question_tokens(self) -> int:
