@@ -110,7 +110,8 @@ def capacity(quick: bool) -> list[Case]:
     return cases
 
 
-TASK_WORDS: dict[str, tuple[str, ...]] = {"recall": BAR_WORDS, "rewrite": (), "copy": (), "mqar": (), "stories": ()}
+TASK_WORDS: dict[str, tuple[str, ...]] = {"recall": BAR_WORDS, "rewrite": ("--writes", "64", "--vary-facts"),
+                                           "copy": (), "mqar": (), "stories": ()}
 
 
 def tasks(quick: bool) -> list[Case]:
