@@ -544,8 +544,9 @@ assert opened["recall"] > 0 == opened["recall-long"] and edge["recall"] > edge["
 
 # %% [markdown]
 # The training of `recall` pressed its gates just below the point of opening, and no further: a gate at −3.01 costs
-# nothing and gets no gradient. In thousands of writes a few come over the edge. Each smears a little of some slot, and
-# over tens of thousands of segments that adds up.
+# nothing and gets no gradient. In thousands of writes a few come over the edge. Such an opening is by a hair, and smears
+# a little of one slot; the stored scores of section 8 show no answer that it has cost. But nothing in the training keeps
+# it so small, or so rare.
 #
 # The mend is a **margin**. The penalty looks at the gates that scores higher by 0.6 would give (`gate_margin`). A gate at
 # −3.01 then counts as one at −2.41, which is open by a tenth, and is pushed down until it lies below −3.6. Not all the
