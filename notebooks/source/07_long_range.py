@@ -544,9 +544,9 @@ assert opened["recall"] > 0 == opened["recall-long"] and edge["recall"] > edge["
 
 # %% [markdown]
 # The training of `recall` pressed its gates just below the point of opening, and no further: a gate at −3.01 costs
-# nothing and gets no gradient. In thousands of writes a few come over the edge. Such an opening is by a hair, and smears
-# a little of one slot; the stored scores of section 8 show no answer that it has cost. But nothing in the training keeps
-# it so small, or so rare.
+# nothing and gets no gradient. Here one write of 28,672 came over the edge. It opened by a hair, and
+# smeared a little of one slot; the stored scores of section 8 show no answer that such a write has cost. But nothing in
+# the training keeps them so small, or so rare.
 #
 # The mend is a **margin**. The penalty looks at the gates that scores higher by 0.6 would give (`gate_margin`). A gate at
 # −3.01 then counts as one at −2.41, which is open by a tenth, and is pushed down until it lies below −3.6. Not all the
@@ -624,7 +624,7 @@ _ = gap_view.set()
 # %% [markdown]
 # With the hard gate the distance does not matter: 63 of 64 answers are right 64 tokens after the facts, and 63 of 64 a
 # million tokens after. The one that is wrong was wrong from the start. With a sigmoid, the same weights and the same
-# facts, all is gone after some thousand tokens: its gates are never quite shut, and 1 − z is taken to the power of the
+# facts, all is gone after two thousand tokens: its gates are never quite shut, and 1 − z is taken to the power of the
 # number of writes. With zeros in place of the bank nothing comes through at any distance. The bank is where the facts
 # are.
 
@@ -658,7 +658,7 @@ _ = gap_view.set()
 #
 # - Section 5: `gate_margin=0.0`, another name for the run. At which length does it begin to lose?
 # - Section 5: `max_segments=2`. Does a model that was trained on 32 tokens hold a fact for 8,192?
-# - Section 8: train it yourself with another `--seed`: the command is printed in section 7. Five minutes on one thread.
+# - Section 8: train it yourself with another `--seed`: the command is printed in section 7. It takes some minutes on one thread.
 # - Another task: `python -m rmat_tutorial train rewrite --ragged --gate-margin 0.6 --write-slots 16 --steps 1600
 #   --grow-below 0.15 --gate-penalty-from 1200`. Ten minutes. How many rewrites does it stand?
 #
