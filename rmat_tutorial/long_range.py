@@ -122,16 +122,16 @@ def tasks(quick: bool) -> list[Case]:
     cases = []
     for task, words in list(TASK_WORDS.items())[: 1 if quick else None]:
         for kind in ("rmat", *KINDS)[: 2 if quick else None]:
-            baseline = () if kind == "rmat" else ("--baseline", kind)
+            trained = words if kind == "rmat" else (*words, "--baseline", kind)
             if quick:
                 readings = {"512": Reading((512,), 8)}
-                words = (*words, "--steps", "30")
+                trained = (*trained, "--steps", "30")
             else:
                 readings = {"512": Reading((512,), 256),
                             "long": Reading((2048, 8192) if kind == "full" else (2048, 8192, 32768), 64)}
                 if task == "rewrite":
                     readings["rewrites"] = Reading((8192,), 64, ("--writes", "504"))
-            cases.append(Case({"task": task, "kind": kind}, task, (*words, *baseline), readings))
+            cases.append(Case({"task": task, "kind": kind}, task, trained, readings))
     return cases
 
 

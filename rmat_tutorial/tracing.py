@@ -79,8 +79,11 @@ def collect_gates(model: LanguageModel, margin: float = 0.0) -> Iterator[list[Te
     """
     found: list[Tensor] = []
     blocks = [block for block in model.blocks if isinstance(block, HybridBlock) and block.memory is not None]
-    taps = [_WriteCollector(found, lambda hidden, write, opening=block.memory.opening:
-                            opening(write.gate_score + margin)) for block in blocks]
+    if margin:
+        taps = [_WriteCollector(found, lambda hidden, write, opening=block.memory.opening:
+                                opening(write.gate_score + margin)) for block in blocks]
+    else:
+        taps = [_WriteCollector(found, lambda hidden, write: write.gate)] * len(blocks)
     with _tapped(blocks, taps):
         yield found
 

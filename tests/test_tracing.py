@@ -12,7 +12,8 @@ from reference import loop_write
 from strategies import SMALL, SUBSETS, assert_one_line, configs, gap, make_model, random_tokens, read_in_pieces, splits
 
 from rmat_tutorial import record
-from rmat_tutorial.tracing import written_segments
+from rmat_tutorial.memory import GatedFIFOMemory
+from rmat_tutorial.tracing import collect_gates, written_segments
 
 WRITE_FIELDS = ("memory", "gate", "pooled", "carried", "evicted", "candidate")
 
@@ -273,6 +274,21 @@ def test_recordings_inside_each_other():
         model(tokens)
     assert (len(outer.segments), len(inner.segments)) == (6, 2)
     assert fingerprint(model) == before
+
+
+def test_without_a_margin_the_gates_themselves_are_collected(monkeypatch):
+    """And not made a second time: a gradient through twins is rounded otherwise, and weights come out otherwise."""
+    model, tokens = make_model(), random_tokens(2, 15)
+    made, opening = [], GatedFIFOMemory.opening
+    monkeypatch.setattr(GatedFIFOMemory, "opening",
+                        lambda memory, score: made.append(opening(memory, score)) or made[-1])
+    with collect_gates(model) as gates:
+        model(tokens)
+    assert len(gates) == len(made) == 3 * model.config.n_layers
+    assert all(one is other for one, other in zip(gates, made, strict=True))
+    with collect_gates(model, 0.5) as raised:
+        model(tokens)
+    assert all((other > one).any() and (other >= one).all() for one, other in zip(gates, raised, strict=True))
 
 
 def test_recording_one_model_does_not_record_another():

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from .. import comparison, folders
-from ..jobs import command_line
-from .machine import describe_machine
 from .options import UsageError, lies_in
+from .resumable import make_result
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +27,6 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     out = options.out or folders.home() / "runs" / ("comparison-quick" if options.quick else "comparison")
     if options.file is not None and lies_in(out, options.file):
         raise UsageError(f"--out {out} must lie outside of --file {options.file}, or the runs change their own text")
-    machine = {"command": command_line(arguments), **describe_machine(torch.device("cpu"), threads=1)}
-    try:
-        result = comparison.compare(replace(plan, file=file), out, options.jobs, machine)
-    except KeyboardInterrupt:
-        print(f"go on with: {command_line(arguments)}", file=sys.stderr)
-        raise
-    print(comparison.describe(result))
-    print(f"saved {out / 'comparison.json'}")
-    return 2 if result["failures"] else 0
+    plan = replace(plan, file=file)
+    return make_result(lambda machine: comparison.compare(plan, out, options.jobs, machine), comparison.describe,
+                       out / "comparison.json", arguments)

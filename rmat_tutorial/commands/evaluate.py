@@ -35,7 +35,8 @@ from .task_options import add_task_options, task_fields
 Model = LanguageModel | FreshEvery | AlteredBank
 IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
 DOCUMENT_FIELDS = ("split", "up_to")
-ALTERATIONS = ("fresh_every", "bank", "gate")
+ALTERED_PAST = ("fresh_every", "bank")
+ALTERATIONS = (*ALTERED_PAST, "gate")
 TOKENS = 4096  # of each stream, when nothing is said
 
 
@@ -130,6 +131,8 @@ def evaluation_source(trained_on: dict[str, Any] | None, options: argparse.Names
             task_fields("text", options)
             if options.gaps is not None:
                 raise UsageError(f"--gaps is for tasks; {options.model} was trained on text")
+            if not options.documents and (altering := given(options, ALTERED_PAST)):
+                raise UsageError(f"{option_of(next(iter(altering)))} needs --documents")
             text = text_of(options.file)
             if options.file is None or text("all").fingerprint == fingerprint:
                 return text(options.split or "test")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from .. import folders, long_range
-from ..jobs import command_line
-from .machine import describe_machine
+from .resumable import make_result
 
 GAPS = "gaps"  # the part that trains nothing
 
@@ -27,15 +24,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     out = options.out or folders.home() / "runs" / (options.part + ("-quick" if options.quick else ""))
-    machine = {"command": command_line(arguments), **describe_machine(torch.device("cpu"), threads=1)}
-    try:
+
+    def make(machine: dict[str, Any]) -> dict[str, Any]:
         if options.part == GAPS:
-            result = long_range.read_gaps(out, options.jobs, machine, options.quick)
-        else:
-            result = long_range.run_part(options.part, out, options.jobs, machine, options.quick)
-    except KeyboardInterrupt:
-        print(f"go on with: {command_line(arguments)}", file=sys.stderr)
-        raise
-    print(long_range.describe(result))
-    print(f"saved {out / options.part}.json")
-    return 2 if result["failures"] else 0
+            return long_range.read_gaps(out, options.jobs, machine, options.quick)
+        return long_range.run_part(options.part, out, options.jobs, machine, options.quick)
+
+    return make_result(make, long_range.describe, out / f"{options.part}.json", arguments)
