@@ -264,6 +264,34 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
     assert again == begun
 
 
+def test_several_seeds_are_trained_each_as_alone_and_their_spread_is_printed(capsys, tmp_path):
+    status, printed, _ = call(capsys, *RECALL, "--seeds", 3, 5, "--out", tmp_path / "both")
+    assert status == 0
+    call(capsys, *RECALL, "--seed", 5, "--out", tmp_path / "alone")
+    twin, alone = (folder / "model.safetensors" for folder in (tmp_path / "both" / "seed-5", tmp_path / "alone"))
+    assert twin.read_bytes() == alone.read_bytes()
+    reports = [json.loads((tmp_path / "both" / f"seed-{seed}" / "run.json").read_text()) for seed in (3, 5)]
+    assert [report["seed"] for report in reports] == [3, 5]
+    longest = [report["scores"][-1] for report in reports]
+    low, high = sorted(score["accuracy"] for score in longest)
+    assert printed.endswith(
+        f"accuracy at {longest[0]['tokens']} tokens, 2 seeds: mean {(low + high) / 2:.4f}, lowest {low:.4f}, "
+        f"highest {high:.4f}\n"
+    )
+
+
+def test_of_several_seeds_only_what_is_missing_is_trained(capsys, tmp_path):
+    words = [*RECALL, "--out", tmp_path, "--no-scores"]
+    call(capsys, *words, "--seeds", 3)
+    begun = (tmp_path / "seed-3" / "run.json").stat().st_mtime_ns
+    status, _, error = call(capsys, *words, "--seeds", 3, 4)
+    assert status == 2
+    assert_one_line(error, "seed-3 holds a run already")
+    assert call(capsys, *words, "--seeds", 3, 4, "--resume")[0] == 0
+    assert (tmp_path / "seed-3" / "run.json").stat().st_mtime_ns == begun
+    assert json.loads((tmp_path / "seed-4" / "run.json").read_text())["seed"] == 4
+
+
 @pytest.mark.usefixtures("style")
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
@@ -320,6 +348,8 @@ def test_a_resumed_run_reports_the_command_that_began_it(capsys, tmp_path):
         (["train", "recall", "--steps", "0"], ("steps", "got 0")),
         (["train", "recall", "--lr", "nan"], ("lr", "nan")),
         (["train", "recall", "--seed", "-1"], ("seed", "-1")),
+        (["train", "recall", "--seeds", "1", "2", "1"], ("--seeds must differ", "1 2 1")),
+        (["train", "recall", "--seeds", "1", "--seed", "1"], ("--seed", "not allowed with", "--seeds")),
         (["train", "recall", "--backprop", "some"], ("--backprop", "'some'")),
         (["train", "recall", "--backprop", "truncated"], ("backprop_segments", "int", "None")),
         (["train", "recall", "--backprop-segments", "4"], ("backprop_segments must be None", "'whole'", "got 4")),

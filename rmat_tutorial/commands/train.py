@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -45,7 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-scores", action="store_true", help="do not score the model when it is trained")
     add_machine(parser)
     parser.add_argument("--compile", action="store_true", help="fuse the work on a segment with torch.compile")
-    parser.add_argument("--seed", type=int, help="of weights, batches and dropout")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, help="of weights, batches and dropout")
+    seeds.add_argument("--seeds", type=int, nargs="+", metavar="SEED",
+                       help="a training for each, in folders of --out; then the mean of their scores, and the lowest "
+                            "and the highest")
     training = parser.add_argument_group("training (default: as the shipped checkpoint, where there is one)")
     training.add_argument("--steps", type=int)
     training.add_argument("--batch-size", type=int)
@@ -89,11 +93,47 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     device = prepare_machine(options)
-    folder = RunFolder(options.out or folders.home() / "runs" / options.task)
+    out = options.out or folders.home() / "runs" / options.task
+    if options.seeds is None:
+        train_once(options, arguments, device, RunFolder(out), options.resume)
+    else:
+        print_spread(train_each_seed(options, arguments, device, out))
+    return 0
+
+
+def train_each_seed(
+    options: argparse.Namespace, arguments: list[str], device: torch.device, out: Path
+) -> list[dict[str, Any]]:
+    """A training for each of the seeds; with ``--resume`` only what is missing. What ``run.json`` says of each."""
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UsageError(f"--seeds must differ from each other, got {' '.join(map(str, options.seeds))}")
+    reports = []
+    for seed in options.seeds:
+        folder = RunFolder(out / f"seed-{seed}")
+        if not (options.resume and folder.report.is_file()):
+            of_the_seed = argparse.Namespace(**vars(options) | {"seed": seed})
+            train_once(of_the_seed, arguments, device, folder, options.resume and folder.state.is_file())
+        reports.append(json.loads(folder.report.read_text()))
+    return reports
+
+
+def print_spread(reports: list[dict[str, Any]]) -> None:
+    """For each length that was scored, the scores of all seeds in a line."""
+    for scores in zip(*(report["scores"] for report in reports), strict=True):
+        metric = next(iter(scores[0]))
+        values = [score[metric] for score in scores]
+        print(f"{metric.replace('_', ' ')} at {scores[0]['tokens']} tokens, {len(values)} seeds: "
+              f"mean {mean(values):.4f}, lowest {min(values):.4f}, highest {max(values):.4f}")
+
+
+def train_once(
+    options: argparse.Namespace, arguments: list[str], device: torch.device, folder: RunFolder, resume: bool
+) -> None:
+    """Train in ``folder``, and score."""
     source, held_out = training_sources(options, folder.path)
     config, settings = run_settings(options, source.vocab_size)
 
-    model = train(config, source, settings, folder.path, resume=options.resume, device=device,
+    model = train(config, source, settings, folder.path, resume=resume, device=device,
                   compiled=options.compile, checkpoint_every=options.checkpoint_every)
     scores = []
     for times, sequences in () if options.no_scores else SCORES:
@@ -105,7 +145,6 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     report = run_report(arguments, settings, device, folder, scores, options.file)
     folders.write_whole(folder.report, (json.dumps(report, indent=2) + "\n").encode())
     print(f"saved {folder.model} and {folder.report.name}")
-    return 0
 
 
 def run_settings(options: argparse.Namespace, vocab_size: int) -> tuple[ModelConfig, TrainSettings]:
