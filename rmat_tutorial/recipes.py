@@ -27,6 +27,10 @@ _TASK_RECIPE = Recipe(
 RECIPES = {
     **dict.fromkeys(TASKS, _TASK_RECIPE),
     "recall": Recipe(RMATConfig(write_slots=8, gate="hard"), TrainSettings()),
+    # Where facts are replaced all the time, gates have to open often, and a bank has been written more often than one
+    # stream writes it: a small penalty, and streams that follow each other.
+    "rewrite": replace(_TASK_RECIPE, settings=replace(
+        _TASK_RECIPE.settings, steps=2000, vary_facts=True, restart=0.2, gate_penalty=0.3, gate_penalty_from=1500)),
     # A segment must hold the shortest story and its questions.
     "stories": Recipe(
         replace(_TASK_RECIPE.config, segment_len=64, chunk_size=16), replace(_TASK_RECIPE.settings, max_segments=8)

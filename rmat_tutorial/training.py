@@ -25,7 +25,6 @@ from tqdm.auto import tqdm
 
 from .backprop import BACKPROPS, PRECISIONS, Reading, backpropagate
 from .config import ModelConfig
-from .corpora import Corpus
 from .language_model import LanguageModel, build
 from .model import RMAT
 from .runs import RunFolder, TrainingError
@@ -63,8 +62,10 @@ class TrainSettings:
             the threshold. ``None``: every stream has ``max_segments`` segments from the start.
         restart: probability with which a row of the batch begins anew in a step, at a random place and from a fresh
             state. Otherwise it reads on in the text from where it stopped in the step before, with the state that it
-            had there, detached (truncated back-propagation through time). 1: every row begins anew in every step, the
-            only choice for tasks, whose streams end.
+            had there, detached (truncated back-propagation through time). Streams of tasks end: there it is the
+            probability with which a batch is read from a fresh state, and otherwise from the one that the last batch
+            left, once streams have ``max_segments``. So a bank is met that has been written far more often than one
+            stream writes it. 1: every row begins anew in every step.
         ragged: streams of more than one segment end anywhere in their last one, so that a model of tasks, whose
             questions come last, learns to answer at every place of a segment and not only at its end.
         vary_facts: of recall and rewrite: each step draws how many facts its streams have, up to as many as the task
@@ -169,9 +170,9 @@ def next_longest(longest: int, mean: float, loss: float, threshold: float, most:
 
 
 class Streams(NamedTuple):
-    """Where the rows of a batch stopped: the next byte of each, ``(B,)``, and the detached state before it."""
+    """Where the rows of a batch stopped: in text the next byte of each, ``(B,)``, and the detached state before it."""
 
-    places: Tensor
+    places: Tensor | None
     state: State
 
     def values(self) -> dict[str, Any]:
@@ -197,10 +198,6 @@ class Trainer:
     ) -> None:
         if source.vocab_size != config.vocab_size:
             raise TrainingError(f"vocab_size must be {source.vocab_size}, the source's, got {config.vocab_size}")
-        if settings.restart < 1 and not isinstance(source, Corpus):
-            raise TrainingError(
-                f"restart must be 1 for {source.describe()['kind']}, whose streams end, got {settings.restart}"
-            )
         if settings.vary_facts and not isinstance(source, KeyValueTask):
             raise TrainingError(
                 f"vary_facts must be False for {source.describe()['kind']}, it is for recall and rewrite"
@@ -242,6 +239,7 @@ class Trainer:
         if isinstance(self.source, PlacedTask):
             task = self.source.lighter(length, generator) if settings.vary_facts else self.source
             tokens, targets, distances = next(task.pieces(settings.batch_size, length, length, generator))
+            state = self._left_by_the_last(generator)
         elif settings.restart == 1:
             tokens, targets = self.source.batch(settings.batch_size, length, generator)
         else:
@@ -260,8 +258,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        if places is not None:
-            self.streams = Streams(places + length, reading.state)
+        if settings.restart < 1:
+            self.streams = Streams(None if places is None else places + length, reading.state)
         self.step += 1
         metrics = {"step": self.step, "loss": score.mean_loss, self.source.metric: score.value(self.source.metric),
                    "segments": segments, "max_segments": self.curriculum.segments, "tokens": length,
@@ -282,6 +280,14 @@ class Trainer:
         places, state = self.streams
         begins |= places + length >= len(self.source)  # the last target is one byte further
         return torch.where(begins, anew, places), state.reset(begins)
+
+    def _left_by_the_last(self, generator: torch.Generator) -> State | None:
+        """The state that streams of a task are read with in this step; ``None`` where they begin anew."""
+        growing = self.curriculum.segments < self.settings.max_segments
+        if self.settings.restart == 1 or self.streams is None or growing:
+            return None
+        begins = torch.rand((), generator=generator) < self.settings.restart
+        return None if begins else self.streams.state
 
     def _backpropagate(self, tokens: Tensor, targets: Tensor, state: State | None) -> Reading:
         """Read a batch and leave its gradient in the parameters."""

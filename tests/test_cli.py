@@ -321,7 +321,6 @@ def test_of_several_seeds_only_what_is_missing_is_trained(capsys, tmp_path):
         (["train", "text", "--file", "{tmp}/pair"], ("pair holds too few documents for three splits, 2", "at least 3")),
         (["train", "text", "--file", "{tmp}/pair", "--out", "{tmp}/pair/run"], ("--out", "outside of --file")),
         (["train", "text", "--restart", "2"], ("restart", "from 0 to 1")),
-        (["train", "recall", "--restart", "0.5"], ("restart must be 1 for recall", "streams end")),
         (["train", "recall", "--baseline", "lstm"], ("--baseline", "'lstm'")),
         (["evaluate", "{tmp}/recall.safetensors", "--documents"], ("--documents is for text models",)),
         (["evaluate", "{tmp}/recall.safetensors", "--gaps", "64", "-1"], ("gaps", "got -1")),

@@ -662,6 +662,41 @@ def test_rows_read_on_where_they_stopped_when_a_run_is_resumed(tmp_path, kind, k
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
 
 
+def states_that_batches_begin_with(monkeypatch, steps: int, **settings) -> list[tuple]:
+    """For each step of a task: the state that its streams were read with, and the one that the last left."""
+    trainer, seen = Trainer(CONFIG, TASK, replace(SETTINGS, **settings)), []
+    inner = trainer._backpropagate
+    monkeypatch.setattr(trainer, "_backpropagate", lambda tokens, targets, state: seen.append(
+        (state, trainer.streams and trainer.streams.state)) or inner(tokens, targets, state))
+    for _ in range(steps):
+        trainer.advance()
+    return seen
+
+
+def test_streams_of_a_task_follow_those_of_the_last_step_as_often_as_asked(monkeypatch):
+    seen = states_that_batches_begin_with(monkeypatch, 80, restart=0.25, grow_below=None, max_segments=2, ragged=True)
+    assert seen[0] == (None, None)
+    went_on = [state for state, left in seen if state is not None and state is left]
+    assert all(state is None or state is left for state, left in seen)
+    assert 48 <= len(went_on) <= 70  # of 79, three quarters
+    assert len({state.position for state in went_on}) > 3, "ragged streams end anywhere, and the next begin there"
+    assert not any(tensor.requires_grad for state in went_on for tensor in state.tensors())
+
+
+def test_streams_of_a_task_begin_anew_while_they_grow(monkeypatch):
+    growing = states_that_batches_begin_with(monkeypatch, 5, restart=0.0, grow_below=1e-6, max_segments=2)
+    assert all(state is None for state, _ in growing) and growing[-1][1] is not None
+
+
+def test_a_task_that_reads_on_is_resumed_to_the_same_weights(tmp_path, monkeypatch):
+    settings = replace(SETTINGS, steps=9, restart=0.3, grow_below=None, max_segments=2, ragged=True)
+    whole = run(tmp_path / "whole", settings)
+    with failing_after(5, monkeypatch):
+        run(tmp_path / "run", settings, checkpoint_every=3)
+    assert_same_weights(run(tmp_path / "run", settings, resume=True), whole)
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+
+
 def test_a_step_that_fails_leaves_the_rows_where_they_were():
     trainer = Trainer(TEXT_CONFIG, TEXT, READING)
     trainer.advance()
@@ -682,10 +717,3 @@ def test_reading_on_learns(tmp_path):
     settings = replace(READING, steps=60, lr=1e-2, grow_below=None)
     model = train(TEXT_CONFIG, TEXT, settings, tmp_path, progress=False)
     assert evaluate(model, TEXT, 100, 4).value < 4.5
-
-
-def test_a_task_whose_streams_end_is_refused(tmp_path):
-    with pytest.raises(TrainingError) as error:
-        run(tmp_path / "run", replace(SETTINGS, restart=0.5))
-    assert_one_line(str(error.value), "restart must be 1 for recall", "streams end", "got 0.5")
-    assert not (tmp_path / "run").exists()

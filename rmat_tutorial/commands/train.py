@@ -67,7 +67,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                           help="recall, rewrite: each step draws how many facts its streams have, up to --facts "
                                "or --writes")
     training.add_argument("--restart", type=float, metavar="PROBABILITY",
-                          help="text: of a row to begin anew in a step; otherwise it reads on with the state it had")
+                          help="of a row (of tasks: of the batch) to begin anew in a step; otherwise it reads on with "
+                               "the state it had")
     training.add_argument("--gate-penalty", type=float, help="weight of the mean write gate in the loss")
     training.add_argument("--gate-penalty-from", type=int, metavar="STEP", help="the penalty begins with this step")
     training.add_argument("--gate-margin", type=float, metavar="SCORE",
