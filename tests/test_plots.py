@@ -131,7 +131,7 @@ def test_labels_with_blanks_between_them_are_larger(every):
     def height(names: list[str]) -> float:
         fig, ax = plt.subplots(figsize=(5, 5))
         plots.attention_map(ax, torch.zeros(40, 40), names, names, "labels")
-        ax.set_xlabel("")
+        ax.set_xlabel(" ")
         page = pixels(plots.png(fig)).mean(axis=-1)
         box = ax.get_window_extent()
         inked = (page[page.shape[0] - round(box.y0) + 4 :][:24, round(box.x0) : round(box.x1)] < 160).any(axis=1)
