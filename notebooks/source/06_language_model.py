@@ -732,7 +732,7 @@ assert (groups[0]["documents"], groups[-1]["documents"]) == (61, 12)
 # of the others, how many bits per byte more or less does it take, on the same bytes? Below 0 the past helps. Look at
 # where a line leaves 0, and at how far to the right it still falls. Every point is of the same 12 documents, those that
 # reach byte 32,768. So a line may be followed; only, what stands further on in a document may be of another kind. The
-# first point is 768 bytes, the last 196,608.
+# first point is 756 bytes, the last 196,608.
 
 # %%
 READINGS = {
@@ -773,7 +773,7 @@ for label, reading in READINGS.items():
     places = ((0, 64), (64, 512), (512, 16384), (16384, None))
     print(f"{label:21}", *(f"{low:6,} on: {in_words(more(reading, SEGMENT, low, below))}" for low, below in places))
 long_bins = [part["bytes"] for part in groups[LONG]["bins"]]
-assert long_bins[0] == 12 * 64 == 768 and long_bins[-1] == 12 * 16384 == 196_608
+assert long_bins[0] == 12 * 63 == 756 and long_bins[-1] == 12 * 16384 == 196_608
 
 # %% [markdown]
 # Three things to see:
