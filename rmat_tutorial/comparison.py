@@ -16,7 +16,7 @@ folder. What has been done is not done again, so the same command goes on where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -288,15 +288,20 @@ def bits_per_byte(group: dict[str, Any], low: int = 0, high: int | None = None) 
 # The table.
 
 
-def describe(result: dict[str, Any]) -> str:
+def describe(result: dict[str, Any], without: Collection[str] = ()) -> str:
     """Two tables: bits per byte, mean and range over seeds; and costs over those of the RMAT.
 
     The first column of scores is of all documents; those by position are of the longest ones, the same in each.
+
+    Args:
+        without: variants whose rows are left out.
     """
     lines = []
     rows = [["bits per byte", "all", *(name for name, _, _ in RANGES)]]
     for name, model in result["models"].items():
         for variant, scores in model["scores"].items():
+            if variant in without:
+                continue
             label = name if variant == "carried" else f"  {variant}"
             rows.append([label, _spread([score["bits_per_byte"] for score in scores]),
                          *(_spread([bits_per_byte(score["groups"][-1], low, high) for score in scores])
@@ -315,11 +320,13 @@ def _cost_rows(result: dict[str, Any]) -> list[list[str]]:
         if (costs := model["costs"]) and (ratio := costs["ratio"]):
             early, *_, late = ratio["generation"]
             if not rows:
-                rows = [["over those of the RMAT", "training speed", "training peak", f"speed at {late['read']:,}",
-                         f"state at {early['read']:,}", f"state at {late['read']:,}"]]
+                rows = [["over those of the RMAT", "training speed", "training peak", f"speed at {early['read']:,}",
+                         f"speed at {late['read']:,}", f"state at {early['read']:,}",
+                         f"state at {late['read']:,}"]]
             rows.append([model["kind"], *(_ratio(value) for value in (
                 ratio["training"].get("tokens_per_second"), ratio["training"].get("peak_bytes"),
-                late.get("tokens_per_second"), early.get("state_bytes"), late.get("state_bytes")))])
+                early.get("tokens_per_second"), late.get("tokens_per_second"),
+                early.get("state_bytes"), late.get("state_bytes")))])
     return rows
 
 

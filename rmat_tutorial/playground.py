@@ -8,6 +8,7 @@ import ipywidgets
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -29,7 +30,7 @@ from .pictures.panels import (
     says_gates,
     shades,
 )
-from .plots import HIGHLIGHT, MOST_LABELS, PATH_COLOURS, attention_map, byte_label
+from .plots import HIGHLIGHT, PATH_COLOURS, attention_map, byte_label
 from .tasks import RecallTask, key_name
 from .tracing import SegmentTrace, record
 from .widgets import Explorer
@@ -40,6 +41,7 @@ COLUMNS = 128  # most columns of a timeline: from the back row, one of them is s
 OPEN = 0.01  # a slot of which less is overwritten counts as left alone
 FIRST_TEXT = "Return the shortest path between two nodes of a directed graph. Return the length of a short"
 NEXT_BYTES = 8
+MAP_LABELS = 8  # most labels along a map: more would be too small to read on a wall
 ANSWER_COLOURS = shades("#08306b", 1.0)
 
 
@@ -95,6 +97,9 @@ class RecallPicture:
         length, facts = len(stream.tokens), len(stream.facts)
         opened = _empty_timeline(self._gates, model.config.n_layers * model.config.write_slots, length, GATE_COLOURS)
         known = _empty_timeline(self._timeline, facts, length, ANSWER_COLOURS)
+        edges = self._gates.add_collection(
+            PolyCollection([], facecolors="none", edgecolors=[GATE_COLOURS(1.0)], linewidths=1.2), autolim=False
+        )
         self._label_gates(stream, model)
         self._label_facts(stream)
         segments = length // model.config.segment_len
@@ -104,7 +109,9 @@ class RecallPicture:
 
         def show(gates: Tensor, answers: Tensor) -> None:
             if model.config.has_memory:
-                opened.set_data(_columns(gates, segments, torch.amax))
+                shown = _columns(gates, segments, torch.amax)
+                opened.set_data(shown)
+                edges.set_verts(_outlines(shown, length))
             right = torch.stack([answers[:, row, value] for row, (_, value) in enumerate(stream.facts)], dim=1)
             known.set_data(_columns(right, segments, torch.mean))
 
@@ -191,6 +198,13 @@ def _columns(values: Tensor, segments: int, reduce: Callable[..., Tensor]) -> np
     return reduce(whole.unflatten(0, (-1, max(1, segments // COLUMNS))), dim=1).T.numpy()
 
 
+def _outlines(opened: np.ndarray, length: int) -> list[np.ndarray]:
+    """The corners of each cell of a timeline in which a gate opened; without an edge a crack is too pale to be seen."""
+    width = length / opened.shape[1]
+    cell = np.array([(0, 0), (width, 0), (width, 1), (0, 1)])
+    return [cell + np.array([column * width, row]) for row, column in np.argwhere(opened > OPEN)]
+
+
 class RecallPlayground(Explorer):
     """Facts, a stream of noise to put them in, and a model to read it, when Go is pressed.
 
@@ -246,7 +260,7 @@ class TextPicture:
         self.maps: dict[str, Tensor] = {}
         self.figure = Figure(figsize=(11, 7.6))
         self._canvas = MovingCanvas(self.figure)
-        axes = self.figure.subplots(2, 3, height_ratios=[1.3, 1])
+        axes = self.figure.subplots(2, 3, height_ratios=[1.3, 1], gridspec_kw={"hspace": 0.09})
         self._map_axes = dict(zip(PATHS, axes[0], strict=True))
         self._next, self._mix, self._gates = axes[1]
         self._read: bytes | None = None
@@ -297,14 +311,15 @@ class TextPicture:
         images = {}
         for path, ax in self._map_axes.items():
             queries, keys = getattr(last[0], path).shape[2:]
-            names = [byte_label(byte) for byte in self._read[-queries:]] if queries <= MOST_LABELS else [" "] * queries
+            every = -(-queries // MAP_LABELS)
+            names = [" " if row % every else byte_label(byte) for row, byte in enumerate(self._read[-queries:])]
             ax.clear()
             ax.set_axis_on()
             columns = [" "] * keys if path == "memory" else names
             images[path] = attention_map(ax, torch.zeros(queries, keys), names, columns, f"{path} path")
             # The layout of the first text stays, so leave room for the widest labels.
-            ax.set_xlabel(f"the {keys} slots of the bank" if path == "memory" else "bytes looked at", labelpad=22)
-            ax.set_ylabel("bytes that look" if path == "full" else " ", labelpad=22)
+            ax.set_xlabel(f"{keys} slots of the bank" if path == "memory" else "bytes looked at", labelpad=26)
+            ax.set_ylabel("bytes that look" if path == "full" else " ", labelpad=28)
             self._canvas.moves(images[path], *ax.spines.values())
 
         def fill(layer: int, head: int) -> None:

@@ -122,8 +122,8 @@ def attention_map(
     """Draw ``weights`` (L_q, L_k), each in [0, 1], with a label for every query (row) and every key (column).
 
     The colour scale is fixed from 0 to 1, so two maps can be compared; it darkens with the square root, so small
-    weights stay visible. The image is returned for ``set_data`` and for a colour bar; to draw other labels, clear
-    ``ax`` and call this again.
+    weights stay visible. Labels are as large as the blanks between them allow. The image is returned for ``set_data``
+    and for a colour bar; to draw other labels, clear ``ax`` and call this again.
     """
     values = np.asarray(torch.as_tensor(weights).detach().cpu(), dtype=np.float32)  # Drawn a third faster than float64.
     if values.shape != (len(rows), len(columns)) or values.size == 0:
@@ -168,12 +168,13 @@ def _label(ax: Axes, labels: Sequence[str], *, horizontal: bool) -> float:
     All labels are one collection of outlines: matplotlib's own tick labels take 0.4 ms each, in every redraw.
     """
     inches = ax.get_figure().get_size_inches() * ax.get_position(original=True).size
-    cell = 72 * inches[0 if horizontal else 1] / len(labels)
+    apart = min(np.diff([place for place, text in enumerate(labels) if text.strip()]), default=1)
+    room = apart * 72 * inches[0 if horizontal else 1] / len(labels)
     # A letter is taller than it is wide: below each other they need more room.
-    size = float(np.clip((1.1 if horizontal else 0.9) * cell, 5, 14))
+    size = float(np.clip((1.1 if horizontal else 0.9) * room, 5, 14))
     outlines, widths = zip(*(_outline(text) for text in labels), strict=True)
     widths = [size * width for width in widths]
-    turned = horizontal and max(widths) > 1.1 * cell
+    turned = horizontal and max(widths) > 1.1 * room
     placed = []
     for outline, width in zip(outlines, widths, strict=True):
         move = Affine2D().scale(size)

@@ -156,6 +156,9 @@ def test_the_result_has_every_entry(stand_in, tmp_path):
     assert shlex.split(generation["command"])[3:] == ["evaluate", "rmat-0.002-0", "--generate", "100", "--json"]
     table = describe(result)
     assert all(f"\n{name} " in table for name in NAMES)
+    assert [line for line in table.splitlines() if not line.startswith("  frozen")] == describe(
+        result, without=["frozen"]).splitlines()
+    assert "  frozen" in table
     ratio = result["models"]["full"]["costs"]["ratio"]
     assert ratio["training"]["tokens_per_second"] == pytest.approx(1.0)
     assert [one["read"] for one in ratio["generation"]] == [64, 4096, 32768]

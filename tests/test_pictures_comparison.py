@@ -21,10 +21,15 @@ pytestmark = pytest.mark.usefixtures("style")
 EDGES = ((0, 64), (64, 128), (128, 256))
 
 
-def score(seed, *bits):
-    bins = [{"from": low, "below": high, "bytes": 10, "bits_per_byte": value}
+def bins(bits):
+    return [{"from": low, "below": high, "bytes": 10, "bits_per_byte": value}
             for (low, high), value in zip(EDGES, bits, strict=True)]
-    return {"seed": seed, "groups": [{"at_least": 1, "bins": bins}, {"at_least": 256, "bins": bins[:1]}]}
+
+
+def score(seed, *bits):
+    """``bits`` are those of the documents that reach the last bin; all documents together take others."""
+    everything = bins([value + 1 + seed for value in bits])
+    return {"seed": seed, "groups": [{"at_least": 1, "bins": everything}, {"at_least": 256, "bins": bins(bits)}]}
 
 
 def cost(factor):
@@ -47,7 +52,7 @@ def result():
     return {"models": models, "long_generation": {"parts": parts}}
 
 
-def test_scores_by_position_are_those_of_all_documents(result):
+def test_scores_by_position_are_those_of_the_documents_that_reach_the_last_one(result):
     found = by_position(result, Reading("rmat"))
     assert found == {(0, 64): [3, 3.1, 3.2], (64, 128): [2.5] * 3, (128, 256): [2.0, 1.9, 1.8]}
 
@@ -84,6 +89,8 @@ def test_the_bars_are_costs_over_those_of_the_rmat(result):
     assert said[1] == ["1"] * 6
     assert said[-1] == said[2] == ["1", "2", "3", "4", "5", "6"]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == [RMAT_KIND, *KINDS]
+    marks = [float(label.get_text()) for label in axes[0].get_xticklabels()]
+    assert 1 in marks and len(marks) > 1 and marks == pytest.approx(axes[0].get_xticks())  # one alone gives no scale
 
 
 def test_a_cost_that_is_missing_leaves_its_bar_out(result):
@@ -100,6 +107,7 @@ def test_a_long_generation_is_shown_part_by_part(result):
     assert list(rmat.get_xdata()) == [10, 20, 30, 40, 50]
     assert list(rmat.get_ydata()) == pytest.approx([1000 / (500 - part) for part in range(5)])
     assert list(full.get_xdata()) == [64, 4096, 32768]
+    assert speed.get_xlim()[0] < 0 and full.get_label() == "full attention"
     state, process, other = memory.lines
     assert set(state.get_ydata()) == {0.004} and set(process.get_ydata()) == {100}
     assert list(other.get_ydata()) == pytest.approx([0.002] * 3)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rmat_tutorial import RMAT, RMATConfig, record
 from rmat_tutorial.facts import FactsError, make_stream, parse_facts, read_stream
-from rmat_tutorial.playground import LENGTHS, TEXT_LIMIT, RecallPlayground, TextPlayground
+from rmat_tutorial.playground import LENGTHS, TEXT_LIMIT, RecallPlayground, TextPlayground, _outlines
 from rmat_tutorial.tasks import RecallTask
 
 TASK = RecallTask()
@@ -214,6 +214,18 @@ def test_the_caption_counts_the_segments_after_which_a_gate_opened(recall):
     model = recall.picture.readers[READERS[0]][0]
     assert recall.picture._says_gates(stream, model) == " A gate opened after 2 of 8 segments, 1 of them with a fact."
     assert "gate" not in press_go(recall, reader=READERS[1])
+
+
+def test_every_gate_that_opened_has_an_edge(recall):
+    press_go(recall, facts="A=3 C=7", length=256, start=0.5, reader=READERS[0])
+    opened = recall.picture.opened
+    edges = [path.vertices for path in recall.picture._gates.collections[0].get_paths()]
+    assert len(edges) == opened.numel() == 8 * 4
+    for corners, (row, segment) in zip(edges, product(range(4), range(8)), strict=True):
+        assert corners.min(axis=0).tolist() == [32 * segment, row]
+        assert corners.max(axis=0).tolist() == [32 * (segment + 1), row + 1]
+    assert _outlines(np.array([[0.0, np.nan], [0.005, 0.02]]), 64)[0].tolist() == [[32, 1], [64, 1], [64, 2], [32, 2]]
+    assert len(_outlines(np.array([[0.0, np.nan], [0.005, 0.02]]), 64)) == 1
 
 
 @pytest.mark.parametrize("reader", READERS)

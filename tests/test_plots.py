@@ -126,6 +126,23 @@ def test_attention_map_writes_every_label_beside_its_cell():
     assert inked == [True, False, True], "the label in the middle is a space"
 
 
+@pytest.mark.parametrize("every", [2, 4])
+def test_labels_with_blanks_between_them_are_larger(every):
+    def height(names: list[str]) -> float:
+        fig, ax = plt.subplots(figsize=(5, 5))
+        plots.attention_map(ax, torch.zeros(40, 40), names, names, "labels")
+        ax.set_xlabel(" ")
+        page = pixels(plots.png(fig)).mean(axis=-1)
+        box = ax.get_window_extent()
+        inked = (page[page.shape[0] - round(box.y0) + 4 :][:24, round(box.x0) : round(box.x1)] < 160).any(axis=1)
+        return float(inked.sum())
+
+    thinned = ["H" if place % every == 0 else " " for place in range(40)]
+    assert height(thinned) > 1.3 * height(["H"] * 40)
+    # Where two stand side by side there is room for no more than before.
+    assert height([*thinned[:-2], "H", "H"]) == height(["H"] * 40)
+
+
 def test_long_labels_turn_and_stay_on_the_page():
     fig, ax = plt.subplots(figsize=(5, 5))
     names = [f"slot number {slot}" for slot in range(12)]

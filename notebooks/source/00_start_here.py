@@ -109,7 +109,8 @@ predict(
 #
 # State facts of your own, place them, choose a length and a model, and press **Go**. The stream runs from left to right.
 #
-# - Above: how far the gates open after each segment, a row for each slot that enters.
+# - Above: how far the gates open after each segment, a row for each slot that enters. Each one that opened has a dark
+#   edge, and is the darker the further it did.
 # - Below: what the model would answer if the stream ended there and the facts were asked. Dark is sure and right.
 # - The triangles mark where the facts are.
 # - On the right: the answers at the end. A frame marks the right value, dark is what the model says.
@@ -121,7 +122,8 @@ playground
 # %% [markdown]
 # **What you see.** A row is pale until the segment with its triangle and dark from there to the end: the fact was read
 # once, and every later question about it would have been answered. When a fact passes, gates open. In noise they are
-# shut, nearly always exactly: what the slots hold stays as it is, to the last bit.
+# shut, nearly always exactly: what the slots hold stays as it is, to the last bit. The mark at the far right is the
+# segment with the questions.
 #
 # **Try.** Choose the model without memory and press Go: each row is dark for one segment, the one with the fact in it.
 # Then wipe the memory after each segment. Then move the facts, make the stream longer, change the noise.
@@ -152,6 +154,7 @@ print(playground.set())
 opened = playground.picture.opened
 print(f"{opened.numel():,} times a slot could be overwritten; {opened.count_nonzero()} times it was, if only in part")
 assert opened.count_nonzero() < 0.1 * opened.numel() and "4 of them with a fact" in playground.caption
+assert "after 5 of 128 segments" in playground.caption and opened[-1].max() > 0.01  # the fifth has the questions
 
 # %% [markdown]
 # ## 4 At every length
@@ -247,7 +250,8 @@ assert state_bytes[1_000] == state_bytes[10_000] == model.init_state(1).nbytes
 # **chunk**, a part of the segment (chunk); at the slots of the bank (memory). Each path has several **heads**,
 # attentions side by side.
 #
-# - Above: the three maps of one head, for the last segment of the text. Each row is a byte, dark is what it looks at.
+# - Above: the three maps of one head, for the last segment of the text. Each row is a byte, dark is what it looks at. At
+#   most eight bytes have their label.
 # - Below: what the model expects next; how a layer weighs the three paths, its **λ**; how far its gates opened.
 
 # %%

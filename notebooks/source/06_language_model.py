@@ -370,7 +370,9 @@ predict(
 
 # %% [markdown]
 # Here its loss will appear, while the next cell runs. The thin line is each step, the thick one the mean of the last
-# ten. Dashed are every byte alike, which is 8 bits, and the two tables.
+# ten. Dashed are every byte alike, which is 8 bits, and the two tables. The curve is the loss on the stretches that it
+# learns from; the tables were scored on the test split. So the lines say roughly where it stands. At the end it is scored
+# on the test split too, on 256 stretches as long as those of training.
 
 # %%
 view = TrainingView(SETTINGS.steps, levels)
@@ -397,12 +399,18 @@ single, pair = levels["how often each byte comes"], levels["… after the byte b
 assert sum(view.picture.bits[40:50]) / 10 < single and sum(view.picture.bits[40:50]) / 10 > pair
 assert sum(view.picture.bits[140:150]) / 10 < pair and 2 < reached < pair
 assert abs(view.picture.gates[-1] - 1 / 6) < 0.03
-reveal("06.small", "below both, above 2 bits", f"{reached:.2f} bits per byte over the last 30 steps.")
+tested = evaluation.evaluate(small, splits["test"], tokens=256, sequences=256, progress=False).value
+assert 2 < tested < pair - 0.2 and abs(tested - reached) < 0.2
+reveal(
+    "06.small", "below both, above 2 bits",
+    f"{tested:.2f} bits per byte on the test split, {reached:.2f} in training over the last 30 steps.",
+)
 
 # %% [markdown]
 # First it learns which bytes are common: within fifty steps it is past the first table. To beat the second it has to
-# look further back than one byte. That takes about a hundred steps. On the right, the write gates stay near 1/6, what
-# a bias of −2 gives: 300 steps on text have not told them what to keep.
+# look further back than one byte. That takes about a hundred steps. On the test split it takes about as many bits as on
+# what it learned from: it has read hardly a byte twice, and knows nothing by heart. On the right, the mean write gate
+# stays near 1/6, what a bias of −2 gives. The mean does not say which slots are kept.
 #
 # ### Stopped and resumed
 #
@@ -435,8 +443,8 @@ assert equal
 #
 # ### Three models, one prompt
 #
-# What has a minute taught it? An untrained model, the small one, and `text` go on after the same words. Look at what
-# each gets right: letters, words, lines.
+# What has a minute taught it? An untrained model, the small one, and `text` go on after the same words. (The two
+# settings of the draw, temperature and top-k, are section 5.) Look at what each gets right: letters, words, lines.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
@@ -456,8 +464,9 @@ for name, model in (("untrained", untrained), ("small, a minute", small), (f"tex
 # **The training.** Let the room watch the whole minute once. Ask while it runs: "What does it know at step 50?"
 # (Blanks, e, newlines.) "And at 200?" (That letters come in words, that words have ends.) Interrupt it before them.
 #
-# **The gates.** Somebody asks why they do not move. What a gate keeps pays off segments later, and 4 segments of text
-# ask little of it. Notebook 07 is about tasks and trainings that do.
+# **The gates.** Somebody asks why their mean does not move. In `text`, which was trained for much longer, it was 0.17 as
+# well (00, section 6): a mean says little. What a gate keeps pays off segments later, and 4 segments of text ask little
+# of it. Notebook 07 is about tasks and trainings that do.
 
 # %% [markdown]
 # ## 5 Let it write
@@ -537,7 +546,8 @@ print(draw_explorer.set())
 # The second widget writes, byte by byte, and holds no more than the state. Type a prompt, press Generate, watch:
 #
 # - λ of the layer, as in 05. It does not move: three numbers of the layer, whatever is read.
-# - The **write gates**, a column for each segment that ended, a row for each of the slots written. Dark is open.
+# - The **write gates**, a column for each segment that ended, a row for each of the slots written. Dark is open, on a
+#   root scale: a gate at 1/4 has half the shade of an open one.
 # - How the memory path's **attention** is shared out among the slots: the mean over the bytes since the last picture.
 #   A picture is drawn eight times on the way.
 
@@ -576,7 +586,8 @@ _ = writing.set()
 # The caption says that the state was as large after as before. So byte 100,000 should cost what the first one did, in
 # time and in memory. This takes some minutes, so it was measured once and stored: an RMAT wrote 100,000 bytes in one
 # stream. Beside it is full attention of the same number of parameters, which keeps keys and values of everything, after
-# it had read 64, 4,096 and 32,768 bytes.
+# it had read 64, 4,096 and 32,768 bytes. Left: is the green line flat? Right, on a logarithmic scale: which of the
+# points lie above the state of the RMAT?
 
 # %%
 predict(
@@ -601,11 +612,13 @@ print(f"speed of the last tenth over that of the first: {np.mean(speeds[-5:]) / 
 print(f"memory of the process, last over first: {parts[-1]['resident_bytes'] / parts[0]['resident_bytes']:.3f}")
 assert len({part["state_bytes"] for part in parts}) == 1 and parts[-1]["to"] == 100_000
 assert 0.8 < np.mean(speeds[-5:]) / np.mean(speeds[:5]) < 1.25
+assert full[0]["state_bytes"] < parts[0]["state_bytes"] < min(point["state_bytes"] for point in full[1:])
 reveal("06.flat", nearest([1, 3, 10, 100], slower, by_ratio=True), f"It takes {slower:.1f} times as long.")
 
 # %% [markdown]
 # The RMAT's last byte costs what its first did, and its state has not grown by a byte. Full attention looks at every
-# byte that it has read, and keeps keys and values of each.
+# byte that it has read, and keeps keys and values of each. After 64 bytes its state is below the RMAT's, after 4,096 and
+# 32,768 above it.
 
 # %% [markdown] tags=["instructor"]
 # **Temperature 0.** Let them see it fall into a loop, or into blanks, and ask why the likeliest byte at every step is
@@ -659,8 +672,9 @@ for kind in ("rmat", *KINDS):
 # %%
 predict(
     "06.beside",
-    "On the test documents: what does the RMAT take beside the segment-only model, which has no memory?",
-    ["about 0.1 bits per byte fewer", "as many", "about 0.1 more"],
+    "On the test documents, how many bits per byte does the RMAT take, compared with the segment-only model, which has "
+    "no memory?",
+    ["about 0.1 fewer", "as many", "about 0.1 more"],
 )
 
 # %%
@@ -669,20 +683,6 @@ predict(
     "The RMAT's bank is frozen: no segment reads what was written. How many bits per byte more, from byte 64 on?",
     ["none", "about 0.01", "about 0.03", "about 0.1"],
 )
-
-# %%
-print(stored["command"], "on one thread of", stored["device"])
-print(comparison.describe(stored))
-assert stored["failures"] == [] and not stored["plan"]["quick"] and len(stored["plan"]["seeds"]) == 3
-
-# %% [markdown]
-# The first column is all 61 documents, up to byte 32,768; 96 of 100 of its bytes stand beyond the 512 of training. The
-# other three are the 12 documents that reach that far, at three ranges of position. In the second table speed is tokens
-# per second: more is better.
-#
-# Look at the spread before you compare. Two models with the same seed have read the same batches, so compare seed by
-# seed: here a difference counts when it has the same sign with all three. Three seeds can show that a difference is
-# doubtful. They cannot prove that it is there.
 
 # %%
 BY_ALL = {
@@ -698,12 +698,26 @@ for label in sorted(mean_bits, key=mean_bits.get):
     print(f"{label:22} {mean_bits[label]:.3f}, {2 ** mean_bits[label]:5.2f} as perplexity")
 leading = sorted(mean_bits, key=mean_bits.get)[:3]
 assert set(leading) == {"transformer-xl", "rmt", "window"} and mean_bits[leading[2]] - mean_bits[leading[0]] < 0.01
+beside = mean_bits["rmat"] - mean_bits["segment"]
+reveal("06.beside", nearest([-0.1, 0, 0.1], beside), f"{beside:+.3f} bits per byte.")
+
+# %% [markdown]
+# Those were means. Now the spread, the positions and the costs. In the next table the first column is all 61 documents,
+# up to byte 32,768; 96 of 100 of its bytes stand beyond the 512 of training. The other three are the 12 documents that
+# reach that far, at three ranges of position. In the second table speed is tokens per second: more is better.
+#
+# Look at the spread before you compare. Two models with the same seed have read the same batches, so compare seed by
+# seed: here a difference counts when it has the same sign with all three. Three seeds can show that a difference is
+# doubtful. They cannot prove that it is there.
+
+# %%
+print(stored["command"], "on one thread of", stored["device"])
+print(comparison.describe(stored, without=("frozen", "zeroed", "shuffled")))
+assert stored["failures"] == [] and not stored["plan"]["quick"] and len(stored["plan"]["seeds"]) == 3
 groups = stored["models"]["rmat"]["scores"]["carried"][0]["groups"]
 count = {part["from"]: part["bytes"] for part in groups[0]["bins"]}
 assert 0.955 < sum(size for start, size in count.items() if start >= 512) / sum(count.values()) < 0.965
 assert (groups[0]["documents"], groups[-1]["documents"]) == (61, 12)
-beside = mean_bits["rmat"] - mean_bits["segment"]
-reveal("06.beside", nearest([-0.1, 0, 0.1], beside), f"{beside:+.3f} bits per byte.")
 
 # %% [markdown]
 # Three entries lead by nearly a tenth of a bit: Transformer-XL, RMT and window. They lie within a hundredth of each
@@ -716,8 +730,9 @@ reveal("06.beside", nearest([-0.1, 0, 0.1], beside), f"{beside:+.3f} bits per by
 # The segment-only model is the measure. It is blind at each border: the first bytes of a segment have nothing before
 # them. Part of every gain below is this border and not a long memory; these scores do not tell the two apart. For each
 # of the others, how many bits per byte more or less does it take, on the same bytes? Below 0 the past helps. Look at
-# where a line leaves 0, and at how far to the right it still falls. A bin holds all documents that reach it: further to
-# the right these are fewer. Compare two lines at one place, and be careful along one line.
+# where a line leaves 0, and at how far to the right it still falls. Every point is of the same 12 documents, those that
+# reach byte 32,768. So a line may be followed; only, what stands further on in a document may be of another kind. The
+# first point is 756 bytes, the last 196,608.
 
 # %%
 READINGS = {
@@ -729,15 +744,20 @@ READINGS = {
 SEGMENT = Reading("segment")
 show(
     difference_lines(stored, READINGS, SEGMENT, "beside the segment-only model"),
-    "Lines of bits per byte more or less than the segment-only model, against the position in the document, one for "
-    "each of seven entries, with bands for three seeds.",
+    "Lines of bits per byte above or below the segment-only model, against the position in 12 documents, one for each "
+    "of seven entries, with bands for three seeds.",
 )
 
 # %%
-def more(reading: Reading, against: Reading, low: int = 0, below: int | None = None) -> list[float]:
+ALL, LONG = 0, -1  # which of the groups of documents in a score: all 61, or the 12 that reach byte 32,768
+
+
+def more(
+    reading: Reading, against: Reading, low: int = 0, below: int | None = None, documents: int = LONG
+) -> list[float]:
     """Bits per byte more than ``against``, over the bytes at ``low <= position < below``, a number for each seed."""
     ours, theirs = (
-        [comparison.bits_per_byte(score["groups"][0], low, below)
+        [comparison.bits_per_byte(score["groups"][documents], low, below)
          for score in stored["models"][entry]["scores"][variant]]
         for entry, variant in (reading, against)
     )
@@ -752,6 +772,8 @@ def in_words(values: list[float]) -> str:
 for label, reading in READINGS.items():
     places = ((0, 64), (64, 512), (512, 16384), (16384, None))
     print(f"{label:21}", *(f"{low:6,} on: {in_words(more(reading, SEGMENT, low, below))}" for low, below in places))
+long_bins = [part["bytes"] for part in groups[LONG]["bins"]]
+assert long_bins[0] == 12 * 63 == 756 and long_bins[-1] == 12 * 16384 == 196_608
 
 # %% [markdown]
 # Three things to see:
@@ -760,30 +782,38 @@ for label, reading in READINGS.items():
 #   byte 128. Window and Transformer-XL can see no further than 126 and 191 bytes back, through two layers; RMT could,
 #   and takes as many bits as they do.
 # - **RMAT** starts above 0. From byte 64 to 512 it lies below with every seed, by about 0.02. The gain shrinks with the
-#   distance; beyond 16,384 it has become a loss, with every seed. Over all bytes nothing remains of it.
+#   distance; beyond 16,384 it has become a loss, with every seed. Over all bytes, in all 61 documents, nothing remains
+#   of it.
 # - **Reading on** takes more bits, for RMAT and RMT, and already in the first 64 bytes, where nothing is carried yet. A
 #   row stays at one place for about eight steps, so a batch holds less that is new; and the learning rate was not tuned
 #   for it. Which of the two it is, no run here tests. What it does for the bank comes next.
 #
 # In the first 64 bytes all see the same, and they differ even there. The segment-only model has trained on nothing
-# else; the others have met a beginning once in 512 bytes. Most of them take more bits there, RMT takes fewer.
+# else; the others have met a beginning once in 512 bytes. Most of them take more bits there, RMT takes fewer. In all 61
+# documents, which have five times as many such bytes, it is the same.
 
 # %%
 for label in ("window", "Transformer-XL", "RMT"):
     assert max(more(READINGS[label], SEGMENT, 64)) < -0.05 and np.mean(more(READINGS[label], SEGMENT, 64, 128)) < -0.08
 assert config.n_layers == 2  # a window of 64 reaches 2 · 63 bytes back, Transformer-XL at most 2 · 64 + 63
 assert max(more(READINGS["RMAT"], SEGMENT, 64, 512)) < 0 < min(more(READINGS["RMAT"], SEGMENT, 16384))
-assert min(more(READINGS["RMAT"], SEGMENT)) < 0 < max(more(READINGS["RMAT"], SEGMENT))
-first_bytes = {label: more(reading, SEGMENT, 0, 64) for label, reading in READINGS.items()}
-assert [label for label, values in first_bytes.items() if max(values) < 0] == ["RMT"]
-assert min(first_bytes["RMAT, reading on"]) > 0.1 and min(first_bytes["RMT, reading on"]) > 0.1
+gains = [np.mean(more(READINGS["RMAT"], SEGMENT, low, below)) for low, below in ((64, 512), (512, 16384), (16384, None))]
+assert gains == sorted(gains) and -0.025 < gains[0] < -0.015
+over_all = more(READINGS["RMAT"], SEGMENT, documents=ALL)
+assert min(over_all) < 0 < max(over_all)
+for documents in (ALL, LONG):
+    first_bytes = {label: more(reading, SEGMENT, 0, 64, documents) for label, reading in READINGS.items()}
+    assert [label for label, values in first_bytes.items() if max(values) < 0] == ["RMT"]
+    assert min(first_bytes["RMAT, reading on"]) > 0.1 and min(first_bytes["RMT, reading on"]) > 0.1
+assert 4.5 < groups[ALL]["bins"][0]["bytes"] / long_bins[0] < 5.5
 
 # %% [markdown]
 # ### Is the bank used?
 #
 # Three ways to take away what the bank has been told, and to leave all else. **Frozen**: every segment reads the
 # learned slots, as if it were the first; 05 called this bank wiped. **Zeroed**: it reads zeros. **Shuffled**: it reads
-# the bank of another document. The line is what that costs, on the same bytes, beside the bank as it should be.
+# the bank of another document. The line is what that costs, on the same bytes of the same 12 documents, beside the bank
+# as it should be.
 
 # %%
 OWN = Reading("rmat")
@@ -804,8 +834,8 @@ reveal("06.bank", nearest([0, 0.01, 0.03, 0.1], frozen), f"Frozen, it takes {fro
 
 # %% [markdown]
 # It is used, with every seed. Frozen is the fair measure: every row of every batch began like this, so the model knows
-# it. What was written is worth most in the first 512 bytes, those of training, and little beyond 16,384. The RMAT that
-# read on in training loses less of it there. That is what reading on is for.
+# it. What was written is worth most in the first 512 bytes, those of training, and little beyond 16,384, in the same
+# documents. The RMAT that read on in training loses less of it there. That is what reading on is for.
 #
 # Another document's bank costs little at first, when both have read little, and more later: what stands in it is about
 # another document. Zeros the model has never read. They cost something already in the first 64 bytes, where nothing is
@@ -813,9 +843,10 @@ reveal("06.bank", nearest([0, 0.01, 0.03, 0.1], frozen), f"Frozen, it takes {fro
 
 # %%
 assert min(more(ALTERED["frozen"], OWN, 64, 512)) > 0.05 and max(more(ALTERED["frozen"], OWN, 16384)) < 0.025
+assert max(more(ALTERED["frozen"], OWN, 512)) < min(more(ALTERED["frozen"], OWN, 64, 512))
 assert min(more(Reading("rmat, reading on", "frozen"), Reading("rmat, reading on"), 16384)) > 0.03
 assert max(more(ALTERED["shuffled"], OWN, 64, 128)) < 0.02 < 0.05 < min(more(ALTERED["shuffled"], OWN, 16384))
-assert min(more(ALTERED["zeroed"], OWN, 0, 64)) > 0.02 and more(ALTERED["frozen"], OWN, 0, 64) == [0, 0, 0]
+assert min(more(ALTERED["zeroed"], OWN, 0, 64)) > 0.01 and more(ALTERED["frozen"], OWN, 0, 64) == [0, 0, 0]
 
 # %% [markdown]
 # ### What each costs
@@ -823,7 +854,8 @@ assert min(more(ALTERED["zeroed"], OWN, 0, 64)) > 0.02 and more(ALTERED["frozen"
 # Time is that of one processor thread, less is better. Memory is how far the process grows in a training step; the
 # state is what is carried from byte to byte. All are given as times that of the RMAT, medians of three rounds. From
 # round to round a time or a growth moves by up to a quarter, so do not read anything into differences below that. The
-# size of a state is exact.
+# size of a state is exact. Bars start at 1, the RMAT; each panel has a logarithmic scale of its own: read the numbers,
+# not the lengths.
 
 # %%
 show(
@@ -835,9 +867,14 @@ show(
 # %%
 ratio = {kind: stored["models"][kind]["costs"]["ratio"] for kind in KINDS}
 for kind, one in ratio.items():
-    step = 1 / one["training"]["tokens_per_second"]
-    late_token, state_late = 1 / one["generation"][-1]["tokens_per_second"], one["generation"][-1]["state_bytes"]
-    print(f"{kind:15} a training step {step:.2f}, a token after 32,768 {late_token:.2f}, its state {state_late:.2f}")
+    step, late_state = 1 / one["training"]["tokens_per_second"], one["generation"][-1]["state_bytes"]
+    early_token, late_token = (1 / one["generation"][place]["tokens_per_second"] for place in (0, -1))
+    print(f"{kind:15} a training step {step:.2f}, a token after 64 {early_token:.2f}, after 32,768 {late_token:.2f}, "
+          f"its state {late_state:.2f}")
+speeds = [part["tokens_per_second"] for part in stored["models"]["rmat"]["costs"]["generation"]]
+print(f"the RMAT itself: a token after 64 takes {speeds[-1] / speeds[0]:.2f} times as long as one after 32,768")
+early = [1 / ratio[kind]["generation"][0]["tokens_per_second"] for kind in KINDS]
+assert 0.70 < min(early) < max(early) < 0.785 and 1.3 < speeds[-1] / speeds[0] < 1.4
 assert ratio["full"]["generation"][-1]["tokens_per_second"] < 0.3
 constant = [kind for kind in KINDS if kind != "full"]
 assert all(0.75 < 1 / ratio[kind]["generation"][-1]["tokens_per_second"] < 1.25 for kind in constant)
@@ -845,11 +882,16 @@ slow = [kind for kind in KINDS if 1 / ratio[kind]["training"]["tokens_per_second
 assert sorted(slow) == ["full", "rmt"] and min(one["training"]["peak_bytes"] for one in ratio.values()) > 1
 smaller = [kind for kind in KINDS if ratio[kind]["generation"][-1]["state_bytes"] < 1]
 assert sorted(smaller) == ["rmt", "segment", "window"]
+states = [ratio[kind]["generation"][-1]["state_bytes"] for kind in smaller]
+assert 0.605 < min(states) < max(states) < 0.815
 
 # %% [markdown]
 # Full attention pays with every byte that it has read, in time and in state; yet for the first 104 bytes its state is
-# the smaller one. The other five write a byte at about the same price, whatever has been read. In training, full
-# attention and RMT take clearly longer than the RMAT, and none takes less memory.
+# the smaller one. The other five pay the same whatever has been read, and after 32,768 bytes about as much as each
+# other. After 64 bytes the RMAT is the slowest of the six: the others take 0.71 to 0.78 of its time, which is at the
+# edge of what the rounds can tell. All five are measured against the same three times of the RMAT; their median is 1.34
+# times the one after 32,768, for the same work. The states of segment, window and RMT are smaller than the RMAT's, 0.61
+# to 0.81 of it. In training, full attention and RMT take clearly longer than the RMAT, and none takes less memory.
 
 # %%
 a_byte = stored["models"]["full"]["costs"]["generation"][0]["state_bytes"] / 64
@@ -889,7 +931,8 @@ for kind in ("segment", "window"):
 assert 0.28 < share < 0.32
 
 # %% [markdown]
-# Now each part of "competitive perplexity with fewer parameters and reduced memory overhead", with its measurement:
+# Now each part of "competitive perplexity with fewer parameters and reduced memory overhead", with its measurement, over
+# all 61 documents:
 
 # %%
 beside_others = {
@@ -897,12 +940,13 @@ beside_others = {
     **{name: Reading(name) for name in ("transformer-xl", "rmt", "window")},
 }
 for label, than in beside_others.items():
-    print(f"RMAT beside {label:21} {in_words(more(OWN, than))} bits per byte")
-without = more(ALTERED["frozen"], SEGMENT)
+    print(f"RMAT beside {label:21} {in_words(more(OWN, than, documents=ALL))} bits per byte")
+without = more(ALTERED["frozen"], SEGMENT, documents=ALL)
 print(f"RMAT, frozen, beside segment      {in_words(without)}")
-assert max(more(OWN, beside_others["full, as in training"])) < 0
-assert all(min(more(OWN, beside_others[than])) > 0.05 for than in ("transformer-xl", "rmt", "window"))
-assert min(without) > 0.02 and min(more(OWN, SEGMENT)) < 0 < max(more(OWN, SEGMENT))
+assert max(more(OWN, beside_others["full, as in training"], documents=ALL)) < 0
+for kind in ("transformer-xl", "rmt", "window"):
+    assert min(more(OWN, beside_others[kind], documents=ALL)) > 0.05
+assert min(without) > 0.02 and min(over_all) < 0 < max(over_all)
 assert ratio["full"]["generation"][-1]["state_bytes"] > 300 and 1.2 < ratio["full"]["training"]["peak_bytes"] < 1.6
 
 # %% [markdown]
@@ -911,7 +955,7 @@ assert ratio["full"]["generation"][-1]["state_bytes"] > 300 and 1.2 < ratio["ful
 # | **competitive perplexity** | beside full attention, yes; beside three other ways to remember, no | with every seed it takes fewer bits than full attention, and more than window, Transformer-XL and RMT |
 # | … owed to the memory | no | the segment-only model, with the memory's parameters in its FFN, takes as few |
 # | **fewer parameters** | not tested | all have the same number; the 30 % of the memory bring as much in an FFN |
-# | **reduced memory overhead** | beside full attention, yes | a state that does not grow, smaller from byte 105 on; a training step of 512 bytes takes about 1.4 times as much in full attention. The other four do not grow either |
+# | **reduced memory overhead** | beside full attention, yes | a state that does not grow, smaller from byte 105 on; a training step of 512 bytes takes about 1.4 times as much in full attention. The other four do not grow either, and three of them are smaller |
 #
 # And yet the bank is used. Both are true. With its bank frozen the RMAT takes more bits than the segment-only model,
 # with every seed; its own bank brings it level. Here the bank pays for what was spent on it, and no more.
@@ -922,7 +966,8 @@ assert ratio["full"]["generation"][-1]["state_bytes"] > 300 and 1.2 < ratio["ful
 #   a thousand times as much.
 # - **Other rates.** The best of three rates was the highest for full attention, segment and window. Theirs may lie
 #   higher still. So beside full attention and segment the RMAT may look better than it is.
-# - **Other seeds, documents, sizes.** Three seeds, one size, 61 documents of two packages that were also trained on.
+# - **Other seeds, documents, sizes.** Three seeds, one size, 61 documents of two packages that were also trained on;
+#   12 of them where positions are compared.
 # - **Other texts.** In docstrings and code much of what helps to guess a byte stands close before it. The window
 #   reaches 126 bytes back, and that is enough to lead. What a byte ten thousand back would be worth, no run here shows:
 #   three of the six cannot see it, and none was trained to use it.
@@ -954,7 +999,7 @@ assert recall["scores"][-1]["accuracy"] > 0.98 and guessing["scores"][-1]["accur
 # 4. A comparison is worth what it holds equal: size, text, tuning, documents. More than one seed shows what is
 #    doubtful.
 # 5. On this text, at this size, the bank is used and pays for itself, no more. The RMAT's state stays small; so do
-#    those of segment, window, Transformer-XL and RMT.
+#    those of segment, window, Transformer-XL and RMT, and three of these are smaller.
 #
 # ## Ledger
 #

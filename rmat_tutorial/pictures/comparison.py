@@ -21,6 +21,7 @@ LOOKS = {  # of each kind: marker and colour
     "transformer-xl": ("v", FOURTH),
     "rmt": ("P", HIGHLIGHT),
 }
+IN_FULL = {"full": "full attention"}  # kinds whose name says too little beside that of another
 MEGABYTE = 1e6
 
 
@@ -32,13 +33,13 @@ class Reading(NamedTuple):
 
 
 def by_position(result: Mapping[str, Any], reading: Reading) -> dict[tuple[int, int], list[float]]:
-    """Bits per byte of all test documents, by bin of position ``(from, below)``, one number for each seed.
+    """Bits per byte by bin of position ``(from, below)``, one number for each seed.
 
-    Every reading has read the same bytes in a bin.
+    Every bin is of the same documents, those that reach the last one, and every reading has read the same bytes in it.
     """
     found: dict[tuple[int, int], list[float]] = {}
     for score in result["models"][reading.entry]["scores"][reading.variant]:
-        for part in score["groups"][0]["bins"]:
+        for part in score["groups"][-1]["bins"]:
             found.setdefault((part["from"], part["below"]), []).append(part["bits_per_byte"])
     return found
 
@@ -77,7 +78,8 @@ def difference_lines(
                         [max(values) for values in places.values()], color=colour, alpha=0.2, linewidth=0)
     seeds = len(next(iter(places.values())))
     edges = [high for _, high in places]
-    ax.set(xscale="log", xlabel="position in the document, bytes", ylabel="bits per byte more or less", title=title)
+    ax.set(xscale="log", xlabel="position in the document, bytes", ylabel="bits per byte above (+) or below (−)",
+           title=title)
     ax.set_xticks(edges, [f"{edge:,}" for edge in edges], rotation=30)
     ax.minorticks_off()
     figure.legend(loc="outside right center", title=f"mean and range\nof {seeds} seeds" if seeds > 1 else "one seed")
@@ -85,7 +87,10 @@ def difference_lines(
 
 
 def cost_bars(result: Mapping[str, Any]) -> Figure:
-    """What each kind costs in training and in generation, over the cost of the RMAT, on logarithmic axes."""
+    """What each kind costs in training and in generation, over the cost of the RMAT.
+
+    Each panel has a logarithmic axis of its own: a state may be 300 times as large, a time hardly twice as long.
+    """
     costs = {model["kind"]: model["costs"] for name, model in result["models"].items() if name == model["kind"]}
     costs = {kind: cost["ratio"] for kind, cost in costs.items() if cost is not None and cost["ratio"]}
     early, *_, late = costs[RMAT_KIND]["generation"]
@@ -100,7 +105,7 @@ def cost_bars(result: Mapping[str, Any]) -> Figure:
     figure, axes = plt.subplots(3, 2, figsize=(12, 9.5), sharey=True)
     for ax, (title, cost_of) in zip(axes.flat, panels, strict=True):
         _ratio_bars(ax, {kind: cost_of(cost) for kind, cost in costs.items()}, title)
-    figure.supxlabel("times that of the RMAT", fontsize="medium")
+    figure.supxlabel("times that of the RMAT; each panel has a logarithmic scale of its own", fontsize="medium")
     return figure
 
 
@@ -116,7 +121,9 @@ def _ratio_bars(ax: Axes, values: Mapping[str, float | None], title: str) -> Non
             ax.text(max(known[kind], 1) * 1.03, row, f" {known[kind]:.3g}", va="center", fontsize="small")
     ax.set_yticks(range(len(values)), list(values))
     ax.set_ylim(len(values) - 0.4, -0.6)
-    ax.set_xticks([])
+    left, right = ax.get_xlim()
+    marks = [mark for mark in ((0.5, 0.7, 1, 1.5, 2, 3) if right < 10 * left else (1, 10, 100)) if left < mark < right]
+    ax.set_xticks(marks, [f"{mark:g}" for mark in marks], fontsize="small")
     ax.minorticks_off()
     ax.grid(False)
 
@@ -138,13 +145,14 @@ def generation_lines(result: Mapping[str, Any], beside: Sequence[str] = ("full",
                     label="RMAT, whole process")
     for kind in beside:
         marker, colour = LOOKS[kind]
+        name = IN_FULL.get(kind, kind)
         points = result["models"][kind]["costs"]["generation"]
         read = [point["read"] for point in points]
-        speed.plot(read, [1e3 / point["tokens_per_second"] for point in points], marker, color=colour, label=kind)
+        speed.plot(read, [1e3 / point["tokens_per_second"] for point in points], marker, color=colour, label=name)
         memory.plot(read, [point["state_bytes"] / MEGABYTE for point in points], marker, color=colour,
-                    label=f"{kind}, state")
+                    label=f"{name}, state")
     for ax, label in ((speed, "milliseconds a token"), (memory, "megabytes")):
-        ax.set(xlabel="tokens so far", ylabel=label, xlim=(0, ends[-1] * 1.02))
+        ax.set(xlabel="tokens so far", ylabel=label, xlim=(-0.02 * ends[-1], 1.02 * ends[-1]))
         ax.set_xticks([0, ends[-1] // 2, ends[-1]], ["0", f"{ends[-1] // 2:,}", f"{ends[-1]:,}"])
         ax.legend(fontsize=15)
     speed.set_ylim(bottom=0)

@@ -82,9 +82,10 @@ def lay_out_gates(ax: Axes, canvas: MovingCanvas, writes: int, slots: int) -> Ca
     if writes:
         image = ax.imshow(np.full((slots, writes), np.nan), vmin=0, vmax=1, cmap=GATE_COLOURS, aspect="auto",
                           interpolation="nearest")
-        ax.set_ylim(slots * 1.13 - 0.5, -0.5)
+        ax.set_ylim(slots * 1.26 - 0.5, -0.5)
         unit = "write" if writes == 1 else "writes"
-        ax.text(-0.5, slots - 0.4, f"{writes} {unit} of {slots} slots", va="top")
+        said = f"{writes} {unit} of {slots} slots\nroot scale, 1 is dark"
+        ax.text(-0.5, slots - 0.4, said, va="top", fontsize="small")
         canvas.moves(image)
     else:
         ax.text(0.5, 0.5, "nothing written yet", ha="center", va="center", transform=ax.transAxes)
