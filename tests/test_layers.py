@@ -22,7 +22,7 @@ LAYERS = (
     "tracing",
     "backprop training evaluation asking",
     "benchmark jobs recipes",
-    "comparison long_range",
+    "comparison long_range bench",
     "plots canvas exercises",
     "widgets predictions pictures facts",
     "playground",

@@ -93,8 +93,19 @@ def new_like(x: Tensor) -> Tensor:
 def run_forward(call: Call) -> tuple[Tensor, Tensor]:
     """The output and the log-sum-exps."""
     out, log_sums = call.new_outputs()
-    launch(FORWARD, call, lambda meta: triton.cdiv(call.q.shape[2], meta["BLOCK_M"]), {"out": out}, log_sums=log_sums)
+    launch_forward(call, out, log_sums)
     return out, log_sums
+
+
+def launch_forward(call: Call, out: Tensor, log_sums: Tensor, choice: dict[str, int] | None = None) -> Any:
+    """Fill ``new_outputs``; returns the compiled kernel, or ``None`` in the interpreter.
+
+    Args:
+        choice: ``BLOCK_M``, ``BLOCK_N``, ``num_warps`` and ``num_stages``, in place of those found by trial.
+    """
+    kernels = FORWARD if choice is None else dict.fromkeys(FORWARD, forward_kernel)
+    return launch(kernels, call, lambda meta: triton.cdiv(call.q.shape[2], meta["BLOCK_M"]), {"out": out}, choice,
+                  log_sums=log_sums)
 
 
 def run_backward(call: Call, out: Tensor, log_sums: Tensor, d_out: Tensor) -> list[Tensor]:
@@ -114,8 +125,8 @@ def run_backward(call: Call, out: Tensor, log_sums: Tensor, d_out: Tensor) -> li
 
 def launch(
     kernels: dict[int, Any], call: Call, tiles: Callable[[dict[str, int]], int], more: dict[str, Tensor | None],
-    **rows: Any,
-) -> None:
+    choice: dict[str, int] | None = None, **rows: Any,
+) -> Any:
     """Run a kernel on a grid of ``tiles`` by ``B H``. ``more``: the tensors beside the inputs, ``rows``: the rest."""
     batch, n_heads, n_queries, width = call.q.shape
     n_keys, longest = call.k.shape[2], max(n_queries, call.k.shape[2])
@@ -143,7 +154,9 @@ def launch(
     device = torch.cuda.device(call.q.device) if call.q.is_cuda else contextlib.nullcontext()
     kernel = kernels[call.q.element_size()]
     with device:
-        kernel[lambda meta: (tiles(meta), batch * n_heads)](**arguments, **(INTERPRETER_TILES if INTERPRETED else {}))
+        return kernel[lambda meta: (tiles(meta), batch * n_heads)](
+            **arguments, **(choice or (INTERPRETER_TILES if INTERPRETED else {}))
+        )
 
 
 def heads_and_strides(tensors: dict[str, Tensor | None]) -> dict[str, Any]:
