@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from ..attention import per_path
 from ..config import PATHS
 from .sdpa import over_bank
 
@@ -55,7 +56,7 @@ def flex(
         queries.flatten(0, 1), keys.flatten(0, 1)[:, None], values.flatten(0, 1)[:, None],
         block_mask=seen, enable_gqa=True,
     ).unflatten(0, q.shape[:2])
-    return sum(weight * attended[:, :, place] for place, weight in enumerate(weights))
+    return sum(weight * attended[:, :, place] for place, weight in enumerate(per_path(weights, q)))
 
 
 @lru_cache(maxsize=64)
