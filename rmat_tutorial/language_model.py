@@ -92,11 +92,18 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             TypeError, ValueError: tokens or state do not fit this model; the message says which and why.
         """
+        return self.read(tokens, self.begin(tokens, state))
+
+    def begin(self, tokens: Tensor, state: State | None) -> State:
+        """The state to read ``tokens`` with, after the checks of ``forward``, for which a GPU has to be waited for."""
         self._check_tokens("tokens", tokens)
         if state is None:
-            state = self.init_state(tokens.shape[0])
-        else:
-            self._check_state(state, tokens.shape[0])
+            return self.init_state(tokens.shape[0])
+        self._check_state(state, tokens.shape[0])
+        return state
+
+    def read(self, tokens: Tensor, state: State) -> Output:
+        """``forward``, its arguments unchecked."""
         hidden = []
         start = 0
         while start < tokens.shape[1]:
