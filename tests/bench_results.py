@@ -4,7 +4,8 @@ from typing import Any
 
 from rmat_tutorial.bench.attention import DIRECTIONS, FLOOR, METHODS, costs, ratios
 from rmat_tutorial.bench.models import FULL, NAIVE, PACKAGE, RMAT_NAME
-from rmat_tutorial.bench.plan import CPU, CUDA, Plan
+from rmat_tutorial.bench.plan import CPU, CUDA, READING, TRAINING, Plan
+from rmat_tutorial.bench.recurrence import FASTEST, PLAIN
 
 ROUNDS = (1.0, 1.1, 0.9)  # how the machine drifts
 
@@ -44,8 +45,9 @@ def result(kind: str, changes: dict[tuple[str, str], float] | None = None) -> di
     for name in plan.shapes:
         own = {method: changes.get((name, method), time) for method, time in times.items()}
         cases.append(attention_case(name, plan, own, {"triton": changes.get((name, "peak"), 0)}))
-    own = {"eager loop": 3.5, "wavefront and graph": changes.get(("recurrence", "wavefront and graph"), 1.0)}
-    cases.append(models_case("recurrence", "L = 128, N = 8", own))
+    for name in (READING, TRAINING):
+        own = {PLAIN: 3.5, FASTEST: changes.get((name, FASTEST), 1.0)}
+        cases.append(models_case("recurrence", name, own))
     for tokens in (1024, 4096):
         own = {RMAT_NAME: changes.get((f"T = {tokens}", RMAT_NAME), 1.0), NAIVE: 5.0, FULL: 2.0}
         cases.append(models_case("generation", f"T = {tokens}", own))

@@ -33,6 +33,9 @@ def test_the_operators_are_what_they_say():
     torch.library.opcheck(
         torch.ops.rmat_tutorial.hybrid_backward, (*plain, None, None, 2, True, True, out, log_sums, out.clone())
     )
+    of_rows = [x.detach().expand(2, *x.shape[-3:]).clone().requires_grad_() for x in inputs[:-1]]
+    weights = inputs[-1].detach().expand(2, 3).clone().requires_grad_()
+    torch.library.opcheck(torch.ops.rmat_tutorial.hybrid_forward, (*of_rows, weights, None, None, 2, True, True))
 
 
 def logits_and_gradients(model, read):
@@ -55,6 +58,15 @@ def test_a_model_reads_in_pieces_as_whole():
     with torch.no_grad():
         pieces, _ = read_in_pieces(model, tokens.to(DEVICE), [3, 1, 5])
         assert gap(pieces, model(tokens.to(DEVICE)).logits) < 1e-4
+
+
+def test_layers_side_by_side_learn_the_same():
+    """The rows of a step are of several layers, and λ is another for each."""
+    model = make_model(backend="triton", dtype=torch.float32, n_layers=2, segment_len=4).to(DEVICE)
+    plain = logits_and_gradients(model, model)
+    model.order = "wavefront"
+    for expected, ours in zip(plain, logits_and_gradients(model, model), strict=True):
+        assert gap(ours, expected) <= 1e-4 * max(1.0, expected.abs().max().item())
 
 
 def test_a_compiled_model_reads_and_learns_the_same():

@@ -70,7 +70,7 @@ def measure_training(sizes: Sizes, length: int, device: torch.device, effort: Ef
     runs = {name: partial(learn, model.train(), tokens, sizes.precision) for name, model in models.items()}
     measured = measure(runs, device, effort, bar)
     return {"tokens": length, "batch_size": batch,
-            "models": speeds(models, measured, batch * length, RMAT_NAME, reasons)}
+            "models": speeds(sizes_of(models), measured, batch * length, RMAT_NAME, reasons)}
 
 
 def random_tokens(batch: int, length: int, vocab_size: int, device: torch.device) -> Tensor:
@@ -116,16 +116,27 @@ def measure_generation(sizes: Sizes, length: int, device: torch.device, effort: 
     runs[NAIVE] = naively(models[NAIVE], tokens, length, sizes.new_tokens)
     measured = measure(runs, device, effort, bar)
     return {"tokens": length, "new_tokens": sizes.new_tokens,
-            "models": speeds(models, measured, sizes.new_tokens, RMAT_NAME, reasons)}
+            "models": speeds(sizes_of(models), measured, sizes.new_tokens, RMAT_NAME, reasons)}
+
+
+def sizes_of(models: dict[str, nn.Module]) -> dict[str, int]:
+    """How many parameters each has."""
+    return {name: number_of_parameters(model) for name, model in models.items()}
 
 
 def speeds(
-    models: dict[str, nn.Module], measured: Measured, tokens: int, reference: str, reasons: dict[str, str]
+    parameters: dict[str, int], measured: Measured, tokens: int, reference: str, reasons: dict[str, str]
 ) -> dict[str, Any]:
-    """Tokens per second of each model, and over those of ``reference``."""
+    """Tokens per second of each model, and over those of ``reference``.
+
+    Args:
+        parameters: of each model, how many.
+        tokens: of a call.
+        reasons: why some are not among those measured.
+    """
     found: dict[str, Any] = {name: {"reason": reason} for name, reason in {**reasons, **measured.reasons}.items()}
     for name, seconds in measured.seconds.items():
-        found[name] = {"parameters": number_of_parameters(models[name]), "seconds": seconds,
+        found[name] = {"parameters": parameters[name], "seconds": seconds,
                        "tokens_per_second": per_second(tokens, seconds)}
         if reference in measured.seconds:
             found[name]["ratio"] = ratio(measured.seconds[reference], seconds)._asdict()

@@ -13,18 +13,20 @@ from ..config import RMATConfig
 from ..kernels.counting import Shape
 from .attention import Ceiling, measure_attention
 from .models import Sizes, measure_generation, measure_training
+from .recurrence import Stream, measure_recurrence
 from .rounds import Effort
 from .tiles import measure_tiles
 
 LONG, SHORT = "L = 2048, C = 256", "L = 512, C = 64"  # of the bars for a CUDA device
 ON_CPU = "L = 1024, C = 64"  # of the bars for a CPU
+READING, TRAINING = "reading, L = 128, N = 8", "training, L = 128, N = 8"  # of the recurrence
 
 
 class Case(NamedTuple):
     """Something that is measured at one go.
 
     Attributes:
-        part: ``"attention"``, ``"tiles"``, ``"training"`` or ``"generation"``.
+        part: ``"attention"``, ``"tiles"``, ``"training"``, ``"generation"`` or ``"recurrence"``.
         name: which of its kind.
         measure: what makes a result for json, given a progress bar to count on.
     """
@@ -40,7 +42,8 @@ class Plan(NamedTuple):
     Attributes:
         shapes: of attention, by name.
         tiled: the names of those for which tile sizes are tried, and how many choices; ``None`` tries all.
-        lengths: of streams, in segments.
+        lengths: of the streams in training and generation, in segments.
+        stream: of the recurrence.
     """
 
     shapes: dict[str, Shape]
@@ -51,6 +54,7 @@ class Plan(NamedTuple):
     tile_effort: Effort
     sizes: Sizes
     lengths: tuple[int, ...]
+    stream: Stream
     models: Effort
 
 
@@ -68,7 +72,13 @@ CUDA = Plan(
                    write_slots=16, gate="hard"),
         backends=("eager", "sdpa"), batch_tokens=65536, new_tokens=64, precision=torch.bfloat16,
     ),
-    lengths=(4, 16, 64), models=Effort(5, 0.2),
+    lengths=(4, 16, 64),
+    stream=Stream(
+        RMATConfig(d_model=512, n_heads=8, n_layers=8, segment_len=128, chunk_size=32, memory_slots=32, write_slots=8,
+                   gate="hard"),
+        batch=8, segments=32, precision="bfloat16",
+    ),
+    models=Effort(5, 0.2),
 )
 CPU = Plan(
     shapes={ON_CPU: Shape(1, 4, 1024, 64, 64, 64), "L = 256, C = 32": Shape(8, 4, 256, 64, 32, 64)},
@@ -78,7 +88,13 @@ CPU = Plan(
                    write_slots=16, gate="hard"),
         backends=("eager",), batch_tokens=1024, new_tokens=32, precision=torch.float32,
     ),
-    lengths=(1, 4, 8), models=Effort(5, 0.2),
+    lengths=(1, 4, 8),
+    stream=Stream(
+        RMATConfig(d_model=64, n_heads=2, n_layers=8, segment_len=128, chunk_size=32, memory_slots=32, write_slots=8,
+                   gate="hard"),
+        batch=8, segments=8, precision="float32",
+    ),
+    models=Effort(5, 0.2),
 )
 SMALL = RMATConfig(d_model=16, n_heads=2, n_layers=1, segment_len=16, chunk_size=4, memory_slots=4, write_slots=2)
 
@@ -88,7 +104,8 @@ def trial(plan: Plan) -> Plan:
     return plan._replace(
         shapes={"trial": Shape(1, 2, 32, 16, 8, 4)}, ceiling=Ceiling(64, 2**16), attention=Effort(3, 1e-3),
         tiled=("trial",) if plan.tiled else (), tile_effort=Effort(1, 1e-3),
-        sizes=plan.sizes._replace(config=SMALL, batch_tokens=32, new_tokens=2), lengths=(2,), models=Effort(2, 1e-3),
+        sizes=plan.sizes._replace(config=SMALL, batch_tokens=32, new_tokens=2), lengths=(2,),
+        stream=plan.stream._replace(config=SMALL, batch=1, segments=2), models=Effort(2, 1e-3),
     )
 
 
@@ -104,7 +121,9 @@ def cases(device: torch.device, quick: bool) -> list[Case]:
         for part, run in (("training", measure_training), ("generation", measure_generation)):
             found.append(Case(part, f"T = {tokens}", partial(run, plan.sizes, tokens, device, plan.models)))
     only = 2 if quick else None
-    return found + [Case("tiles", name, partial(_tiles, plan.shapes[name], plan, device, only)) for name in plan.tiled]
+    found += [Case("tiles", name, partial(_tiles, plan.shapes[name], plan, device, only)) for name in plan.tiled]
+    return found + [Case("recurrence", name, partial(measure_recurrence, plan.stream, name == TRAINING, device=device,
+                                                     effort=plan.models)) for name in (READING, TRAINING)]
 
 
 def _tiles(shape: Shape, plan: Plan, device: torch.device, only: int | None, bar: tqdm) -> dict[str, Any]:

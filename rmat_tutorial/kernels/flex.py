@@ -11,13 +11,14 @@ the forward is not compiled here: it is slow, and good for comparing numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from ..attention import per_path
 from ..config import PATHS
 from .sdpa import over_bank
 
@@ -52,7 +53,7 @@ def flex(
         queries.flatten(0, 1), keys.flatten(0, 1)[:, None], values.flatten(0, 1)[:, None],
         block_mask=seen, enable_gqa=True,
     ).unflatten(0, q.shape[:2])
-    return mixed(attended, weights)
+    return mixed(attended, per_path(weights, q))
 
 
 def side_by_side(
@@ -66,8 +67,8 @@ def side_by_side(
     return torch.stack([q_mem if path == "memory" else q for path in paths], dim=2), keys, values
 
 
-def mixed(attended: Tensor, weights: Tensor) -> Tensor:
-    """``Σ_p λ_p attended[:, :, p]``: ``(B, H, P, L, d_h)``, ``(P,)`` -> ``(B, H, L, d_h)``."""
+def mixed(attended: Tensor, weights: Iterable[Tensor]) -> Tensor:
+    """``Σ_p λ_p attended[:, :, p]``: ``(B, H, P, L, d_h)`` and what ``per_path`` gives -> ``(B, H, L, d_h)``."""
     return sum(weight * path for weight, path in zip(weights, attended.unbind(2), strict=True))
 
 

@@ -77,7 +77,7 @@ class Call(NamedTuple):
     def new_outputs(self) -> tuple[Tensor, Tensor]:
         """Room for the output, and for the log-sum-exp of every row of every path, ``(P, B H, L)``."""
         batch, heads, length, _ = self.q.shape
-        return new_like(self.q), self.q.new_empty(len(self.weights), batch * heads, length, dtype=torch.float32)
+        return new_like(self.q), self.q.new_empty(self.weights.shape[-1], batch * heads, length, dtype=torch.float32)
 
     def new_gradients(self) -> list[Tensor]:
         """Room for the gradients of ``differentiable``, in that order."""
@@ -120,7 +120,8 @@ def run_backward(call: Call, out: Tensor, log_sums: Tensor, d_out: Tensor) -> li
     n_slots = 0 if call.k_mem is None else call.k_mem.shape[2]
     launch(DKV, call, lambda meta: triton.cdiv(n_keys, meta["BLOCK_N"]) + triton.cdiv(n_slots, meta["BLOCK_N"]),
            {"d_out": d_out} | gradients, **rows)
-    return [*found.values(), rows["means"].sum((1, 2)).to(call.weights.dtype)]
+    d_weights = rows["means"].unflatten(1, call.q.shape[:2]).sum((2, 3)).T.contiguous()
+    return [*found.values(), d_weights.sum_to_size(call.weights.shape).to(call.weights.dtype)]
 
 
 def launch(
@@ -132,7 +133,8 @@ def launch(
     n_keys, longest = call.k.shape[2], max(n_queries, call.k.shape[2])
     inputs = {name: getattr(call, name) for name in ("q", "k", "v", "q_mem", "k_mem", "v_mem")}
     arguments = heads_and_strides(inputs | more) | rows | {
-        "weights": call.weights.float(),
+        "weights": call.weights.float().contiguous(),
+        "weights_stride": call.weights.shape[1] if call.weights.dim() == 2 else 0,
         "cos": None if call.cos is None else call.cos.contiguous(),
         "sin": None if call.sin is None else call.sin.contiguous(),
         "n_heads": n_heads,
