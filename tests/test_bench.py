@@ -173,6 +173,7 @@ def test_the_table_says_all_of_it():
     said = bench.describe(found)
     assert "NOT MET" in said and "1.18 (1.18–1.18)" in said
     assert "failed: tiles, trial: no such kernel" in said
+    assert said.count("/ eager loop") == said.count("/ rmat, auto") == 2
     assert "causal, cuDNN" in said and "needs a CUDA device" in said and "not installed: pip install it" in said
     assert "900.000 TFLOP/s in a product of matrices, 3000.0 GB/s in a copy" in said
     assert "NOT MET" not in bench.describe(found | {"quick": True})

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..long_range import UNKNOWN
 from .attention import DIRECTIONS, YARDSTICKS
+from .models import RMAT_NAME
+from .recurrence import PLAIN
 
 MEBIBYTE = 2**20
 VERDICT = {True: "met", False: "NOT MET", None: UNKNOWN}
@@ -73,7 +75,8 @@ def _tiles(case: Mapping[str, Any]) -> list[str]:
 
 
 def _models(case: Mapping[str, Any]) -> list[str]:
-    lines = [f"  {'':40}{'parameters':>12}{'tokens/s':>12}{'/ rmat, auto':>23}"]
+    reference = f"/ {PLAIN if case['part'] == 'recurrence' else RMAT_NAME}"
+    lines = [f"  {'':40}{'parameters':>12}{'tokens/s':>12}{reference:>23}"]
     for name, model in case["models"].items():
         if "reason" in model:
             lines.append(f"  {name:40}  {model['reason']}")
