@@ -111,6 +111,18 @@ def fuse(outputs: Tensor, mix: Tensor) -> Tensor:
     return torch.tensordot(torch.softmax(mix, dim=0), outputs, dims=1)
 
 
+def per_path(weights: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
+    """λ of each path, to be multiplied with ``outputs`` ``(B, H, L, d_h)``.
+
+    Args:
+        weights: ``(P,)``, or ``(B, P)`` where each row has a λ of its own.
+    """
+    if weights.dim() == 1:
+        return weights.unbind()
+    # A single number takes the dtype of what it multiplies. So does one for each row.
+    return weights.to(outputs.dtype)[:, :, None, None, None].unbind(1)
+
+
 def require_segment(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise unless ``q``, ``k``, ``v`` are the queries, keys and values of one segment."""
     sizes: dict[str, int] = {}

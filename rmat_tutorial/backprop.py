@@ -13,7 +13,7 @@ arXiv 2010.06891). It reads nearly every segment twice and keeps the states betw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -48,6 +48,13 @@ class Reading(NamedTuple):
     state: State
 
 
+class Learn(Protocol):
+    """Adds the gradient of a window's share of ``loss`` to that of the parameters, and counts what was scored."""
+
+    def __call__(self, loss: StreamLoss, window: Window, state: State) -> State:
+        """The state after the window, detached; the gradient goes as far as the one before it."""
+
+
 def backpropagate(
     model: LanguageModel,
     tokens: Tensor,
@@ -59,6 +66,7 @@ def backpropagate(
     gate_penalty: float | None = None,
     gate_margin: float = 0.0,
     precision: str = "float32",
+    learn: Learn | None = None,
 ) -> Reading:
     """Read a stream, and add the gradient of its loss to the ``grad`` of every parameter.
 
@@ -72,11 +80,14 @@ def backpropagate(
             score lies so far below the point of opening.
         precision: ``"bfloat16"`` multiplies matrices in it (torch's autocast). Weights, gradients, residual stream,
             writes to the bank, state and loss keep the dtype of the weights.
+        learn: reads a window and back-propagates through it, in place of the plain way, which ``"replay"`` needs.
 
     Raises:
         FloatingPointError: the state contains NaN between two windows.
-        TypeError, ValueError: tokens or state do not fit the model.
+        TypeError, ValueError: tokens or state do not fit the model, or ``learn`` the way.
     """
+    if learn is not None and backprop == "replay":
+        raise ValueError("learn must be None with backprop 'replay', which goes through each window in two parts")
     if state is None:
         state = model.init_state(tokens.shape[0])
     loss = StreamLoss(model, targets, state, gate_penalty, gate_margin, precision)
@@ -86,7 +97,12 @@ def backpropagate(
         state = _replay(loss, windows(stream, state.position % length, length), state)
     else:
         span = tokens.shape[1] + length if backprop == "whole" else backprop_segments * length
-        state = truncated(loss.share, windows(stream, state.position % length, span), state, 1)
+        parts = windows(stream, state.position % length, span)
+        if learn is None:
+            state = truncated(loss.share, parts, state, 1)
+        else:
+            for part in parts:
+                state = learn(loss, part, state)
     return Reading(loss.score, stream[-1], loss.gate, state)
 
 
@@ -131,22 +147,28 @@ class StreamLoss:
         self.model, self.precision = model, precision
         self.gate_penalty, self.gate_margin = gate_penalty, gate_margin
         self.answers = int((targets != IGNORED).sum())
-        self.writes = len(state.memory) * ((state.position + targets.shape[1]) // model.config.segment_len)
+        self.writes = self.writes_in(targets, state)
         self.score = Score()
         self.gate: float | None = None
 
-    def read(self, tokens: Tensor, state: State) -> Output:
-        """The model's output in the chosen precision, logits and state in the dtype of the weights."""
-        weight = self.model.embed.weight
+    def writes_in(self, tokens: Tensor, state: State) -> int:
+        """How many writes there are while ``tokens`` ``(B, n)`` are read from ``state``."""
+        return len(state.memory) * ((state.position + tokens.shape[1]) // self.model.config.segment_len)
+
+    def check(self, tokens: Tensor, state: State) -> None:
+        """Raise unless tokens and state fit the model."""
         try:
-            with torch.autocast(weight.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                logits, state = self.model(tokens, state)
+            self.model.begin(tokens, state)
         except ValueError:
             # A model refuses such a state, and to look for it before each window would cost a second time.
             if any(map(has_nan, state.tensors())):
                 raise FloatingPointError("the state contains NaN") from None
             raise
-        return Output(logits.to(weight.dtype), state.to(weight.dtype))
+
+    def read(self, tokens: Tensor, state: State) -> Output:
+        """The model's output in the chosen precision, after a check of its arguments."""
+        self.check(tokens, state)
+        return read_in(self.precision, self.model, tokens, state)
 
     def share(self, window: Window, state: State) -> tuple[Tensor, State]:
         """The part of the loss that arises in ``window``, read from ``state``, and the state after it."""
@@ -157,11 +179,27 @@ class StreamLoss:
         right[scored] = self.score.add(logits.detach()[scored], targets[scored])
         share = cross_entropy(logits[scored], targets[scored], reduction="sum") / self.answers
         if gates:
-            part = len(gates) / self.writes
-            self.gate = (self.gate or 0.0) + part * torch.stack(gates).detach().mean().item()
-            if self.gate_penalty is not None:
-                share = share + self.gate_penalty * (part * torch.stack(raised_gates).mean())
+            self.count_gates(torch.stack(gates).detach().mean(), len(gates))
+            share = self.penalised(share, raised_gates)
         return share, state
+
+    def penalised(self, share: Tensor, raised_gates: list[Tensor]) -> Tensor:
+        """A window's share of the loss with what its gates add to it."""
+        if self.gate_penalty is None:
+            return share
+        return share + self.gate_penalty * (len(raised_gates) / self.writes * torch.stack(raised_gates).mean())
+
+    def count_gates(self, mean: Tensor, gates: int) -> None:
+        """Count the ``mean`` over so many gates as a part of that over the stream's."""
+        self.gate = (self.gate or 0.0) + gates / self.writes * mean.item()
+
+
+def read_in(precision: str, model: LanguageModel, tokens: Tensor, state: State) -> Output:
+    """What ``model`` reads with matrices multiplied in ``precision``; logits and state in the dtype of the weights."""
+    weight = model.embed.weight
+    with torch.autocast(weight.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits, state = model.read(tokens, state)
+    return Output(logits.to(weight.dtype), state.to(weight.dtype))
 
 
 def _backward(loss: StreamLoss, window: Window, state: State, following: State | None = None) -> State:

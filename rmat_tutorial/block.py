@@ -121,7 +121,7 @@ class HybridBlock(nn.Module):
                 split_heads(self.to_mem_k(bank), self.config.n_heads),
                 split_heads(self.to_mem_v(bank), self.config.n_heads),
             )
-        weights = torch.softmax(self.mix, dim=0)
+        weights = torch.softmax(self.mix, dim=-1)
         for tap in self.taps:
             tap.attended(q_rotated, k_rotated, q_mem, k_mem, weights, memory)
         attended = self.attend_paths(

@@ -1,4 +1,4 @@
-"""The command line: ``python -m rmat_tutorial train | evaluate | compare | long-range | figure | doctor``."""
+"""The command line: ``python -m rmat_tutorial train | evaluate | compare | long-range | bench | figure | doctor``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from .commands import compare, evaluate, figure, long_range, train
+from .commands import bench, compare, evaluate, figure, long_range, train
 from .jobs import COMMAND, command_line
 from .training import TrainingStopped
 
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_options(commands.add_parser("evaluate", help="score a model on streams of any length"))
     compare.add_options(commands.add_parser("compare", help="train the RMAT and its peers on text, and score them"))
     long_range.add_options(commands.add_parser("long-range", help="train and read what notebook 07 shows"))
+    bench.add_options(commands.add_parser("bench", help="time attention and whole models beside other ways"))
     figure.add_options(commands.add_parser("figure", help="draw what long-range has measured"))
     doctor = commands.add_parser("doctor", help="check that this machine is ready for the course")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")

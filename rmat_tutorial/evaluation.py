@@ -39,10 +39,14 @@ class Score:
     def add(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Count scored positions ``(n, V)`` and ``(n,)``; returns which were right, ``(n,)``."""
         right = logits.argmax(dim=-1) == targets
-        self.loss += cross_entropy(logits, targets, reduction="sum").item()
-        self.correct += int(right.sum())
-        self.positions += len(targets)
+        self.count(cross_entropy(logits, targets, reduction="sum"), right)
         return right
+
+    def count(self, loss: Tensor, right: Tensor) -> None:
+        """Count scored positions by the sum of their losses, and by which were right, ``(n,)``."""
+        self.loss += loss.item()
+        self.correct += int(right.sum())
+        self.positions += len(right)
 
     @property
     def mean_loss(self) -> float:

@@ -73,11 +73,11 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def _read(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The last block's output for embedded tokens ``(B, n, d)``, ``1 <= n <= _room(state)``, and the next state."""
+        """The last block's output for embedded tokens ``(B, n, d)``, ``n`` from ``_room``, and the next state."""
 
-    def _room(self, state: State) -> int:
-        """How many tokens may be read at once: the rest of the segment."""
-        return self.config.segment_len - state.position
+    def _room(self, state: State, left: int) -> int:
+        """How many of the next ``left`` tokens may be read at once: those in the rest of the segment."""
+        return min(left, self.config.segment_len - state.position)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> Output:
         """Read ``tokens`` after those that ``state`` has seen.
@@ -92,15 +92,22 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             TypeError, ValueError: tokens or state do not fit this model; the message says which and why.
         """
+        return self.read(tokens, self.begin(tokens, state))
+
+    def begin(self, tokens: Tensor, state: State | None) -> State:
+        """The state to read ``tokens`` with, after the checks of ``forward``, for which a GPU has to be waited for."""
         self._check_tokens("tokens", tokens)
         if state is None:
-            state = self.init_state(tokens.shape[0])
-        else:
-            self._check_state(state, tokens.shape[0])
+            return self.init_state(tokens.shape[0])
+        self._check_state(state, tokens.shape[0])
+        return state
+
+    def read(self, tokens: Tensor, state: State) -> Output:
+        """``forward``, its arguments unchecked."""
         hidden = []
         start = 0
         while start < tokens.shape[1]:
-            end = min(start + self._room(state), tokens.shape[1])
+            end = start + self._room(state, tokens.shape[1] - start)
             x, state = self._read(self.embed(tokens[:, start:end]), state)
             hidden.append(x)
             start = end

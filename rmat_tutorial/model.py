@@ -10,15 +10,22 @@ from .block import HybridBlock
 from .config import RMATConfig
 from .language_model import LanguageModel, Output
 from .state import RMATState, SegmentCache
-from .validate import require_int
+from .validate import require_choice, require_int
+from .wavefront import Wavefront
 
 RMATOutput = Output
+ORDERS = ("segments", "wavefront")
 
 
 class RMAT(LanguageModel, kind="rmat"):
     """Recurrent Memory-Augmented Transformer.
 
     A segment reads the banks as they were before it; they are written as soon as it is complete.
+
+    Attributes:
+        order: in which whole segments are read. ``"segments"``: one after the other, each through all layers.
+            ``"wavefront"``: a segment in each layer at once, see ``wavefront.py``; the same numbers up to rounding, in
+            training too, in fewer and larger steps. It may be set at any time, and is no part of a checkpoint.
 
     Args:
         config: sizes and choices.
@@ -34,6 +41,16 @@ class RMAT(LanguageModel, kind="rmat"):
         if not isinstance(config, RMATConfig):
             raise TypeError(f"config must be an RMATConfig, got {type(config).__name__}")
         super().__init__(config, HybridBlock)
+        self.wavefront: Wavefront | None = None
+
+    @property
+    def order(self) -> str:
+        return "segments" if self.wavefront is None else "wavefront"
+
+    @order.setter
+    def order(self, order: str) -> None:
+        require_choice("order", order, ORDERS)
+        self.wavefront = Wavefront(self.config) if order == "wavefront" else None
 
     def init_state(self, batch_size: int) -> RMATState:
         require_int("batch_size", batch_size, 1)
@@ -46,8 +63,15 @@ class RMAT(LanguageModel, kind="rmat"):
             position=0,
         )
 
+    def _room(self, state: RMATState, left: int) -> int:
+        whole = left - left % self.config.segment_len
+        return whole if self.wavefront is not None and state.position == 0 and whole else super()._room(state, left)
+
     def _read(self, x: Tensor, state: RMATState) -> tuple[Tensor, RMATState]:
-        """Read embedded tokens ``(B, n, d)`` that lie in one segment; write the banks if they complete it."""
+        """Read embedded tokens ``(B, n, d)`` of one segment, or of several whole ones; write the banks after each."""
+        if x.shape[1] > self.config.segment_len:
+            x, memory = self.wavefront.read(self.blocks, x, state.memory)
+            return x, replace(state, memory=memory)
         end = state.position + x.shape[1]
         complete = end == self.config.segment_len
         in_one_piece = complete and state.position == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -68,11 +68,14 @@ def rope_tables(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> t
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-@lru_cache(maxsize=64)
+@cache
 def segment_tables(
     length: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """``rope_tables`` of the positions ``0 .. length - 1``, made once for every block that needs them."""
+    """``rope_tables`` of the positions ``0 .. length - 1``, made once for every block that needs them.
+
+    They are never dropped: a CUDA graph goes on reading them where they lay when it was captured.
+    """
     # A table first made in inference mode could never be saved for a backward pass.
     with torch.inference_mode(False):
         positions = torch.arange(length, device=device)

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from .backprop import BACKPROPS, PRECISIONS, Reading, backpropagate
 from .config import ModelConfig
+from .graphs import Graphs
 from .language_model import LanguageModel, build
 from .model import RMAT
 from .runs import RunFolder, TrainingError
@@ -194,7 +195,7 @@ class Trainer:
 
     def __init__(
         self, config: ModelConfig, source: Source, settings: TrainSettings, device: torch.device | str = "cpu",
-        compiled: bool = False,
+        compiled: bool = False, order: str = "segments", graphs: bool = False,
     ) -> None:
         if source.vocab_size != config.vocab_size:
             raise TrainingError(f"vocab_size must be {source.vocab_size}, the source's, got {config.vocab_size}")
@@ -210,8 +211,11 @@ class Trainer:
         self.source, self.settings, self.device = source, settings, torch.device(device)
         torch.manual_seed(settings.seed)
         self.model = build(config).to(self.device)
+        if order != "segments":
+            set_order(self.model, order)
         if compiled:
             compile_segments(self.model)
+        self.graphs = captured_steps(self.model, settings) if graphs else None
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, settings.weight_decay), lr=settings.lr)
         self.curriculum = Curriculum.begin(settings)
         self.streams: Streams | None = None
@@ -297,7 +301,7 @@ class Trainer:
             self.model, tokens, targets, state, backprop=settings.backprop,
             backprop_segments=settings.backprop_segments, precision=settings.precision,
             gate_penalty=settings.gate_penalty if self.step >= settings.gate_penalty_from else None,
-            gate_margin=settings.gate_margin,
+            gate_margin=settings.gate_margin, learn=self.graphs and self.graphs.learn,
         )
 
     def state(self) -> dict[str, Any]:
@@ -315,6 +319,33 @@ class Trainer:
         self.step = state["step"]
 
 
+def set_order(model: LanguageModel, order: str) -> None:
+    """Let an RMAT read its segments in ``order``.
+
+    Raises:
+        TrainingError: the model is of another kind.
+    """
+    if not isinstance(model, RMAT):
+        raise TrainingError(f"order must be 'segments' for kind {model.config.kind!r}, {order!r} is for the RMAT")
+    model.order = order
+
+
+def captured_steps(model: LanguageModel, settings: TrainSettings) -> Graphs:
+    """CUDA graphs of the windows that an RMAT is trained on.
+
+    Raises:
+        TrainingError: there can be none of this model or on this device, or there would be too many of them.
+    """
+    if settings.backprop == "replay":
+        raise TrainingError("graphs must be False with backprop 'replay', which goes through each segment in two parts")
+    if settings.ragged:
+        raise TrainingError("graphs must be False with ragged: each length of a stream would be captured for itself")
+    try:
+        return Graphs(model)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"graphs must be False here: {error}") from None
+
+
 def compile_segments(model: LanguageModel) -> None:
     """Let torch.compile fuse what an RMAT's blocks do with a segment; values agree as far as roundings do.
 
@@ -323,7 +354,8 @@ def compile_segments(model: LanguageModel) -> None:
     """
     if not isinstance(model, RMAT):
         raise TrainingError(f"compiled must be False for kind {model.config.kind!r}, it is for the RMAT")
-    for block in model.blocks:
+    in_steps = [] if model.wavefront is None else [model.wavefront.layers]
+    for block in (*model.blocks, *in_steps):
         block.attend = torch.compile(block.attend)
         if block.memory is not None:
             block.memory.step = torch.compile(block.memory.step)
@@ -362,6 +394,8 @@ def train(
     resume: bool = False,
     device: torch.device | str = "cpu",
     compiled: bool = False,
+    order: str = "segments",
+    graphs: bool = False,
     checkpoint_every: int = 50,
     progress: bool = True,
     follow: Callable[[dict[str, Any], LanguageModel], object] | None = None,
@@ -372,6 +406,9 @@ def train(
         resume: go on with the run that ``out`` holds. Without it, ``out`` must not hold one.
         compiled: let torch.compile fuse what the blocks do with a segment. It takes half a minute and a C++ compiler
             before the first step, and again for segments of other lengths.
+        order: in which an RMAT reads segments, ``"segments"`` or ``"wavefront"``. As with ``compiled`` and ``graphs``,
+            a run is the same up to rounding and the masks of dropout, and may be resumed otherwise.
+        graphs: replay each step as a CUDA graph. Streams of a new length are captured first.
         checkpoint_every: steps between two writes of the training state. A run is also saved when it is stopped.
         progress: show a progress bar.
         follow: called with each step's line of metrics and the model as it is, with those of a run that is resumed
@@ -392,7 +429,7 @@ def train(
     # From here on: the first optimiser of a process imports for seconds, and an import that is cut short may not be
     # possible again.
     with _stop_requests() as stop:
-        trainer = Trainer(config, source, settings, device, compiled)
+        trainer = Trainer(config, source, settings, device, compiled, order, graphs)
         if resume:
             trainer.restore(folder.read_for(identity, asdict(TrainSettings())))
         elif folder.holds_a_run():

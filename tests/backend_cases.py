@@ -17,6 +17,17 @@ def make_inputs(batch, heads, n_queries, n_keys, slots, width, paths, seed=0) ->
     return inputs | {"weights": randn(len(paths), seed=seed + 6).softmax(0)}
 
 
+def row_by_row(reference):
+    """A reference that sees one row of the batch at a time, each with its own λ: ``weights`` are ``(B, P)``."""
+
+    def attend(*inputs, **options):
+        *tensors, weights = inputs
+        rows = [[x if x is None else x[row : row + 1] for x in tensors] for row in range(len(weights))]
+        return torch.cat([reference(*row, λ, **options) for row, λ in zip(rows, weights, strict=True)])
+
+    return attend
+
+
 def value_and_gradients(attend, inputs, dtype, device="cpu", **options):
     """The output and the gradient of every input, by name."""
     leaves = {name: t if t is None else t.detach().to(device, dtype).requires_grad_() for name, t in inputs.items()}

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from backend_cases import assert_equals, make_inputs
+from backend_cases import assert_equals, make_inputs, row_by_row
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import loop_hybrid
-from strategies import PATHS, SUBSETS, assert_one_line, gap
+from strategies import PATHS, SUBSETS, assert_one_line, gap, randn
 from torch.overrides import TorchFunctionMode
 
 from rmat_tutorial import hybrid_attention
@@ -59,6 +59,14 @@ def test_half_precision(backend, dtype):
 @pytest.mark.parametrize("paths", SUBSETS)
 def test_every_subset_of_paths(backend, paths):
     assert_equals(loop_hybrid, backend, SIZES | {"chunk_size": 2, "paths": paths, "n_keys": 7}, torch.float64)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("paths", [PATHS, ("chunk", "memory")])
+def test_each_row_may_have_its_own_weights(backend, dtype, paths):
+    call = SIZES | {"chunk_size": 2, "batch": 3, "paths": paths}
+    assert_equals(row_by_row(loop_hybrid), backend, call, dtype, weights=randn(3, len(paths)).softmax(-1))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -134,6 +142,7 @@ def attend(paths=PATHS, chunk_size=2, backend="eager", **changes):
     ({"paths": ("full", "full", "memory")}, ValueError, ["paths", "once"]),
     ({"paths": "full"}, TypeError, ["paths", "'full'", "tuple"]),
     ({"weights": INPUTS["weights"][:2]}, ValueError, ["weights", "3", "(2,)"]),
+    ({"weights": INPUTS["weights"].expand(2, 3)}, ValueError, ["weights", "B = 1", "(2, 3)"]),
     ({"weights": INPUTS["weights"].float()}, TypeError, ["weights", "float32", "float64"]),
     ({"chunk_size": 0}, ValueError, ["chunk_size", "0", "at least 1"]),
     ({"q_mem": None}, (ValueError, TypeError), ["q_mem"]),

@@ -292,6 +292,22 @@ def test_of_several_seeds_only_what_is_missing_is_trained(capsys, tmp_path):
     assert json.loads((tmp_path / "seed-4" / "run.json").read_text())["seed"] == 4
 
 
+def test_the_order_changes_no_number_and_no_checkpoint(capsys, tmp_path):
+    """Trained and evaluated as a wavefront: the score of the plain order, and a checkpoint that knows of none."""
+    models = []
+    for order in ("segments", "wavefront"):
+        out = tmp_path / order
+        assert call(capsys, *RECALL, "--out", out, "--order", order)[0] == 0
+        models.append(RMAT.from_checkpoint(out / "model.safetensors"))
+        assert models[-1].order == "segments"
+    for plain, wave in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(wave, plain, rtol=1e-4, atol=1e-5)
+    evaluated = ("evaluate", tmp_path / "wavefront", "--tokens", 100, "--sequences", 4, "--json")
+    scores = [last_line(call(capsys, *evaluated, "--order", order)[1]) for order in ("segments", "wavefront")]
+    assert scores[0]["accuracy"] == scores[1]["accuracy"]
+    assert scores[0]["loss"] == pytest.approx(scores[1]["loss"], rel=1e-5)
+
+
 @pytest.mark.usefixtures("style")
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
@@ -336,6 +352,12 @@ def test_of_several_seeds_only_what_is_missing_is_trained(capsys, tmp_path):
         (["evaluate", "text", "--costs", "--bank", "zeroed"], ("--bank is for scores", "--costs")),
         (["train", "recall", "--out", "{tmp}/new", "--baseline", "rmt", "--compile"],
          ("compiled must be False", "'rmt'")),
+        (["train", "recall", "--out", "{tmp}/new", "--baseline", "rmt", "--order", "wavefront"],
+         ("order must be", "'rmt'")),
+        (["train", "recall", "--out", "{tmp}/new", "--graphs"], ("CUDA graphs need", "cpu")),
+        (["evaluate", "{tmp}/recall.safetensors", "--graphs"], ("CUDA graphs need", "cpu")),
+        (["evaluate", "recall", "--graphs", "--bank", "zeroed"], ("--bank", "--graphs")),
+        (["evaluate", "text", "--costs", "--order", "wavefront"], ("--order is for scores", "--costs")),
         (["train", "mqar", "--out", "{tmp}/new", "--vary-facts"], ("vary_facts must be False for mqar",)),
         (["train", "recall", "--gate-margin", "-1"], ("gate_margin", "-1")),
         (["train", "text", "--file", "{tmp}/notes.txt"], ("tokens = 512", "train split of notes.txt has 90")),

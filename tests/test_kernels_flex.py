@@ -4,10 +4,10 @@ from unittest import mock
 
 import pytest
 import torch
-from backend_cases import assert_agrees, assert_equals, make_inputs, rounded_to
+from backend_cases import assert_agrees, assert_equals, make_inputs, rounded_to, row_by_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import PATHS, SUBSETS, assert_one_line, make_model, random_tokens
+from strategies import PATHS, SUBSETS, assert_one_line, make_model, randn, random_tokens
 
 from rmat_tutorial import hybrid_attention
 from rmat_tutorial.kernels import flex as flex_module
@@ -59,6 +59,13 @@ SIZES = {"batch": 2, "heads": 2, "n_queries": 9, "n_keys": 13, "slots": 3, "widt
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_other_dtypes(dtype):
     assert_values_equal(SIZES, dtype)
+
+
+def test_each_row_may_have_its_own_weights():
+    inputs = make_inputs(3, 2, 9, 13, 3, 16, PATHS) | {"weights": randn(3, 3).softmax(-1)}
+    ours, theirs = (attend(*inputs.values(), chunk_size=4, paths=PATHS, backend=backend) for attend, backend in (
+        (hybrid_attention, "flex"), (row_by_row(hybrid_attention), "eager")))
+    assert_agrees({"output": ours}, {"output": theirs}, TOLERANCES[torch.float64])
 
 
 @pytest.mark.parametrize("paths", [PATHS, ("memory",)])

@@ -8,11 +8,11 @@ import math
 
 import pytest
 import torch
-from backend_cases import assert_agrees, assert_equals, make_inputs, value_and_gradients
+from backend_cases import assert_agrees, assert_equals, make_inputs, row_by_row, value_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import DEVICE, TUNED, patch_once, use_tiles
-from strategies import PATHS, SUBSETS, gap
+from strategies import PATHS, SUBSETS, gap, randn
 
 from rmat_tutorial import apply_rope, hybrid_attention
 from rmat_tutorial.attention import full_weights
@@ -162,6 +162,14 @@ def test_scores_far_apart():
 @pytest.mark.parametrize("weights", [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (-0.5, 2.0, -0.5)])
 def test_any_weights(weights):
     agree(SIZES | {"heads": 1, "chunk_size": 3, "weights": torch.tensor(weights)}, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("paths", [PATHS, ("full",), ("chunk", "memory")])
+def test_each_row_may_have_its_own_weights(dtype, paths):
+    call = SIZES | {"batch": 3, "n_queries": 5, "n_keys": 6, "slots": 3, "chunk_size": 2, "paths": paths}
+    weights = randn(3, len(paths)).softmax(-1) + torch.arange(3)[:, None]  # also where there is one path, 1 by itself
+    assert_equals(row_by_row(eager_with_keywords), "triton", call, dtype, DEVICE, weights=weights)
 
 
 def test_a_row_that_sees_nothing_is_zero():

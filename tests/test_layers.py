@@ -16,13 +16,13 @@ LAYERS = (
     "kernels memory tasks corpora own_text installed_text runs progress measuring",
     "state checkpoints",
     "block sampling",
-    "language_model",
+    "language_model wavefront",
     "model",
     "baselines",
     "tracing",
-    "backprop training evaluation asking",
-    "benchmark jobs recipes",
-    "comparison long_range",
+    "backprop graphs training evaluation asking",
+    "benchmark jobs recipes orders",
+    "comparison long_range bench",
     "plots canvas exercises",
     "widgets predictions pictures facts",
     "playground",
@@ -32,7 +32,7 @@ LAYERS = (
 )
 HEIGHT = {module: height for height, line in enumerate(LAYERS) for module in line.split()}
 # What knows nothing of models, however high it stands.
-MODELS = ("block", "language_model", "model", "baselines", "tracing", "backprop", "training")
+MODELS = ("block", "language_model", "wavefront", "model", "baselines", "tracing", "backprop", "graphs", "training")
 FREE_OF_MODELS = ("kernels", "tasks", "corpora", "own_text", "installed_text", "runs", "exercises", "progress")
 
 

@@ -20,7 +20,7 @@ def test_the_code_runs():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_parse(command):
-    known = ("train", "evaluate", "compare", "long-range", "figure")
+    known = ("train", "evaluate", "compare", "long-range", "figure", "bench")
     assert build_parser().parse_args(shlex.split(command)).command in known
 
 

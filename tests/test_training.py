@@ -276,11 +276,20 @@ def test_compiled_segments_take_the_same_steps(tmp_path, monkeypatch):
     config, settings = replace(CONFIG, dropout=0.0), replace(SETTINGS, steps=3, max_segments=2, grow_below=None)
     model = train(config, TASK, settings, tmp_path / "compiled", compiled=True, progress=False)
     assert compiled == ["HybridBlock.attend", "GatedFIFOMemory.step"] * config.n_layers
+    diagonal = Trainer(config, TASK, settings, compiled=True, order="wavefront")
+    assert diagonal.model.order == "wavefront"
+    assert compiled == ["HybridBlock.attend", "GatedFIFOMemory.step"] * (2 * config.n_layers + 1)
+    for _ in range(settings.steps):
+        diagonal.advance()
+    for ours, theirs in zip(diagonal.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     plain = train(config, TASK, settings, tmp_path / "plain", progress=False)
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
     with pytest.raises(TrainingError, match="compiled must be False for kind 'segment'"):
         Trainer(matching(config, "segment"), TASK, settings, compiled=True)
+    with pytest.raises(TrainingError, match="order must be 'segments' for kind 'segment', 'wavefront' is for the RMAT"):
+        Trainer(matching(config, "segment"), TASK, settings, order="wavefront")
 
 
 def test_training_learns(tmp_path):

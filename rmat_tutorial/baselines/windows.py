@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 from torch import Tensor
@@ -22,8 +21,8 @@ class FullAttention(Baseline, kind="full"):
     def _empty_cache(self, batch_size: int) -> tuple[KeysValues, ...]:
         return self._zeros(batch_size, 0)
 
-    def _room(self, state: BaselineState) -> int:
-        return sys.maxsize
+    def _room(self, state: BaselineState, left: int) -> int:
+        return left
 
     def _read(self, x: Tensor, state: BaselineState) -> tuple[Tensor, BaselineState]:
         begin, end = state.position, state.position + x.shape[1]

@@ -24,7 +24,9 @@ from ..checkpoints import read_info, shipped_checkpoints
 from ..config import GATES
 from ..corpora import SPLITS
 from ..evaluation import EDGES, DocumentEvaluation, Evaluation, evaluate, evaluate_documents
+from ..graphs import GraphedModel
 from ..language_model import LanguageModel
+from ..model import ORDERS, RMAT
 from ..recipes import RECIPES
 from ..runs import RunFolder
 from ..tasks import TASKS, Source
@@ -32,11 +34,12 @@ from .machine import add_machine, device_name, prepare_machine
 from .options import UsageError, given, option_of, text_of
 from .task_options import add_task_options, task_fields
 
-Model = LanguageModel | FreshEvery | AlteredBank
+Model = LanguageModel | FreshEvery | AlteredBank | GraphedModel
 IN_PLACE = ("documents", "costs", "generate")  # of a score of streams
 DOCUMENT_FIELDS = ("split", "up_to")
 ALTERED_PAST = ("fresh_every", "bank")
 ALTERATIONS = (*ALTERED_PAST, "gate")
+WAYS = ("order", "graphs")
 TOKENS = 4096  # of each stream, when nothing is said
 
 
@@ -68,6 +71,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequences", type=int, default=64, help="number of streams (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the streams (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--order", choices=ORDERS, help="wavefront: all layers at once, each a segment behind the one "
+                                                        "below")
+    parser.add_argument("--graphs", action="store_true", default=None, help="CUDA: replay each piece as one graph")
     add_machine(parser)
     add_task_options(parser, "tasks: what their streams hold (default: as in training)")
     parser.set_defaults(run=run)
@@ -82,7 +88,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     in_place = list(given(options, IN_PLACE))
     if len(in_place) > 1:
         raise UsageError(f"--{in_place[0]} and --{in_place[1]} are two things to measure: give one")
-    if in_place and not options.documents and (altering := given(options, ALTERATIONS)):
+    if in_place and not options.documents and (altering := given(options, (*ALTERATIONS, *WAYS))):
         raise UsageError(f"{option_of(next(iter(altering)))} is for scores, and --{in_place[0]} is none")
     if options.gaps is not None and (other := given(options, ("tokens", "fact_span"))):
         raise UsageError(f"{option_of(next(iter(other)))} is for streams of a given length, and --gaps gives none")
@@ -146,11 +152,18 @@ def altered(model: LanguageModel, options: argparse.Namespace) -> Model:
     """The model, or it with the gates and the past that the options ask for."""
     if options.gate is not None:
         model = with_gate(model, options.gate)
+    if options.order is not None:
+        if not isinstance(model, RMAT):
+            raise UsageError(f"--order is for the RMAT, and {options.model} is of kind {model.config.kind!r}")
+        model.order = options.order
     if options.bank is not None and options.fresh_every is not None:
         raise UsageError("--bank and --fresh-every are two ways to alter the past: give one")
     if options.bank is not None:
+        if options.graphs:
+            raise UsageError("--bank reads each segment twice, and --graphs is for reading once: give one")
         return AlteredBank(model, options.bank)
-    return model if options.fresh_every is None else FreshEvery(model, options.fresh_every)
+    reader = GraphedModel(model) if options.graphs else model
+    return reader if options.fresh_every is None else FreshEvery(reader, options.fresh_every)
 
 
 def edges_up_to(position: int | None) -> tuple[int, ...]:

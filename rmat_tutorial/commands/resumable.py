@@ -12,13 +12,15 @@ import torch
 from ..jobs import command_line
 from .machine import describe_machine
 
+CPU = torch.device("cpu")
+
 
 def make_result(
     make: Callable[[dict[str, Any]], dict[str, Any]], describe: Callable[[dict[str, Any]], str], file: Path,
-    arguments: list[str],
+    arguments: list[str], device: torch.device = CPU,
 ) -> int:
     """Let ``make`` write its result to ``file``, given what is said of the machine, and print it; the exit status."""
-    machine = {"command": command_line(arguments), **describe_machine(torch.device("cpu"), threads=1)}
+    machine = {"command": command_line(arguments), **describe_machine(device, threads=1)}
     try:
         result = make(machine)
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from ..baselines import KINDS, matching
 from ..config import CARRIES, GATES, PATHS, POOLS, ModelConfig
 from ..evaluation import Evaluation, evaluate
 from ..jobs import command_line
+from ..model import ORDERS
 from ..recipes import RECIPES
 from ..runs import RunFolder
 from ..tasks import TASKS, Source
@@ -45,6 +46,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-scores", action="store_true", help="do not score the model when it is trained")
     add_machine(parser)
     parser.add_argument("--compile", action="store_true", help="fuse the work on a segment with torch.compile")
+    parser.add_argument("--order", choices=ORDERS, default="segments",
+                        help="wavefront: all layers at once, each a segment behind the one below")
+    parser.add_argument("--graphs", action="store_true", help="CUDA: replay each step as one graph")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, help="of weights, batches and dropout")
     seeds.add_argument("--seeds", type=int, nargs="+", metavar="SEED",
@@ -135,7 +139,8 @@ def train_once(
     config, settings = run_settings(options, source.vocab_size)
 
     model = train(config, source, settings, folder.path, resume=resume, device=device,
-                  compiled=options.compile, checkpoint_every=options.checkpoint_every)
+                  compiled=options.compile, order=options.order, graphs=options.graphs,
+                  checkpoint_every=options.checkpoint_every)
     scores = []
     for times, sequences in () if options.no_scores else SCORES:
         tokens = times * settings.max_segments * config.segment_len

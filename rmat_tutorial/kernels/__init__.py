@@ -82,7 +82,8 @@ def hybrid_attention(
             ``L`` of the ``S`` positions, so that a cache of the segment's earlier positions can be passed.
         q_mem: the queries before rotation, ``(B, H, L, d_h)``; ``None`` without the memory path.
         k_mem, v_mem: keys and values of the bank, ``(B, H, m, d_h)``; ``None`` without the memory path.
-        weights: λ, ``(len(paths),)``, in the order of ``paths``.
+        weights: λ, ``(len(paths),)``, in the order of ``paths``; or ``(B, len(paths))``, one for each row, as where
+            rows are of different layers.
         chunk_size: positions per chunk, ``C``.
         backend: ``"eager"``, ``"sdpa"``, ``"flex"``, ``"triton"`` or ``"auto"``; see the tables above.
         rope: cosines and sines of the positions ``0 .. S - 1``, ``(S, d_h / 2)`` each, as ``rope_tables`` makes them.
@@ -101,7 +102,8 @@ def hybrid_attention(
     paths = require_paths(paths)
     require_segment(q, k, v)
     require_int("chunk_size", chunk_size, 1)
-    require_float_tensor("weights", weights, ("len(paths)",), {"len(paths)": len(paths)})
+    axes = ("B", "len(paths)") if getattr(weights, "ndim", 1) == 2 else ("len(paths)",)
+    require_float_tensor("weights", weights, axes, {"B": q.shape[0], "len(paths)": len(paths)})
     require_like("weights", weights, "q", q)
     if "memory" in paths:
         if q_mem is None or k_mem is None or v_mem is None:

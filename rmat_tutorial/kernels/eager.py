@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..attention import chunked_weights, full_weights, memory_weights
+from ..attention import chunked_weights, full_weights, memory_weights, per_path
 
 
 def eager(
@@ -24,4 +24,4 @@ def eager(
         "chunk": lambda: chunked_weights(q, k, chunk_size) @ v,
         "memory": lambda: memory_weights(q_mem, k_mem) @ v_mem,
     }
-    return sum(weight * attended[path]() for weight, path in zip(weights, paths, strict=True))
+    return sum(weight * attended[path]() for weight, path in zip(per_path(weights, q), paths, strict=True))

@@ -11,13 +11,14 @@ the forward is not compiled here: it is slow, and good for comparing numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from ..attention import per_path
 from ..config import PATHS
 from .sdpa import over_bank
 
@@ -46,16 +47,29 @@ def flex(
     n_slots = 0 if k_mem is None else k_mem.shape[2]
     if paths == ("memory",) and n_slots == 0:
         return over_bank(q_mem, k_mem, v_mem)
-    segment, bank = "full" in paths or "chunk" in paths, "memory" in paths
-    keys = torch.cat([k] * segment + [k_mem] * bank, dim=2)
-    values = torch.cat([v] * segment + [v_mem] * bank, dim=2)
-    queries = torch.stack([q_mem if path == "memory" else q for path in paths], dim=2)
-    seen = path_mask(q.shape[2], k.shape[2] if segment else 0, n_slots, chunk_size, paths, q.device)
+    queries, keys, values = side_by_side(q, k, v, q_mem, k_mem, v_mem, paths)
+    seen = path_mask(q.shape[2], keys.shape[2] - n_slots, n_slots, chunk_size, paths, q.device)
     attended = attention(q.device.type)(
         queries.flatten(0, 1), keys.flatten(0, 1)[:, None], values.flatten(0, 1)[:, None],
         block_mask=seen, enable_gqa=True,
     ).unflatten(0, q.shape[:2])
-    return sum(weight * attended[:, :, place] for place, weight in enumerate(weights))
+    return mixed(attended, per_path(weights, q))
+
+
+def side_by_side(
+    q: Tensor, k: Tensor, v: Tensor, q_mem: Tensor | None, k_mem: Tensor | None, v_mem: Tensor | None,
+    paths: tuple[str, ...],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The queries of every path ``(B, H, P, L, d_h)``; keys and values of the segment and of the bank in one."""
+    segment, bank = "full" in paths or "chunk" in paths, "memory" in paths
+    keys = torch.cat([k] * segment + [k_mem] * bank, dim=2)
+    values = torch.cat([v] * segment + [v_mem] * bank, dim=2)
+    return torch.stack([q_mem if path == "memory" else q for path in paths], dim=2), keys, values
+
+
+def mixed(attended: Tensor, weights: Iterable[Tensor]) -> Tensor:
+    """``Σ_p λ_p attended[:, :, p]``: ``(B, H, P, L, d_h)`` and what ``per_path`` gives -> ``(B, H, L, d_h)``."""
+    return sum(weight * path for weight, path in zip(weights, attended.unbind(2), strict=True))
 
 
 @lru_cache(maxsize=64)

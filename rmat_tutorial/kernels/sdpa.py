@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..attention import per_path
+
 
 def sdpa(
     q: Tensor,
@@ -25,7 +27,7 @@ def sdpa(
         "chunk": lambda: chunked(q, k, v, chunk_size),
         "memory": lambda: over_bank(q_mem, k_mem, v_mem),
     }
-    return sum(weight * attended[path]() for weight, path in zip(weights, paths, strict=True))
+    return sum(weight * attended[path]() for weight, path in zip(per_path(weights, q), paths, strict=True))
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

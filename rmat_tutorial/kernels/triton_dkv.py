@@ -24,6 +24,7 @@ from .triton_tiles import (
     load_row,
     load_tile,
     rotate,
+    row_weights,
     store_tile,
 )
 
@@ -143,14 +144,14 @@ def dkv_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, d_out, log_sums, means, d_k, d_v, d_k_mem, d_v_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, d_out_strides,
     d_k_strides, d_v_strides, d_k_mem_strides, d_v_mem_strides,
-    n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale, d_scale,
+    weights_stride, n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale, d_scale,
     FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):
     """Grid: the tiles of the bank, then those of the segment, by ``B H``. The first have the most queries."""
     tile = tl.program_id(0)
     d_out_head = head_of(d_out, d_out_strides, n_heads)
-    tables = (log_sums, means, weights)
+    tables = (log_sums, means, row_weights(weights, weights_stride, n_heads))
     d_k_tile = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     d_v_tile = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     n_bank_tiles = tl.cdiv(n_slots, BLOCK_N)

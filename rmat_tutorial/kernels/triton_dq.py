@@ -33,6 +33,7 @@ from .triton_tiles import (
     load_row,
     load_tile,
     rotate,
+    row_weights,
     store_row,
     store_tile,
 )
@@ -209,7 +210,7 @@ def dq_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, d_out, log_sums, means, d_q, d_q_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides, d_out_strides,
     d_q_strides, d_q_mem_strides,
-    n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale, d_scale,
+    weights_stride, n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale, d_scale,
     FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):
@@ -221,6 +222,7 @@ def dq_kernel(
     query = tl.minimum(offset + rows, last)
     start_of_chunk = query // chunk_size * chunk_size
 
+    weights = row_weights(weights, weights_stride, n_heads)
     d_out_head = head_of(d_out, d_out_strides, n_heads)
     d_out_tile = load_tile(d_out_head, d_out_strides, rows, n_queries, D, BLOCK_D, LIMITED)
     d_q_tile = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)

@@ -24,6 +24,7 @@ from .triton_tiles import (
     key_ranges,
     load_tile,
     rotate,
+    row_weights,
     store_row,
     store_tile,
 )
@@ -120,7 +121,7 @@ def attend_segment(
 def forward_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, log_sums,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides,
-    n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale,
+    weights_stride, n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale,
     FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):
@@ -132,6 +133,7 @@ def forward_kernel(
     last = tl.minimum(first + BLOCK_M, n_keys) - 1
     query = tl.minimum(offset + rows, last)  # rows after the last read what the last does, and write nothing
 
+    weights = row_weights(weights, weights_stride, n_heads)
     mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     if FULL or CHUNK or SHARED:
         q_tile = load_tile(head_of(q, q_strides, n_heads), q_strides, rows, n_queries, D, BLOCK_D, LIMITED)

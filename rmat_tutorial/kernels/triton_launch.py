@@ -77,7 +77,7 @@ class Call(NamedTuple):
     def new_outputs(self) -> tuple[Tensor, Tensor]:
         """Room for the output, and for the log-sum-exp of every row of every path, ``(P, B H, L)``."""
         batch, heads, length, _ = self.q.shape
-        return new_like(self.q), self.q.new_empty(len(self.weights), batch * heads, length, dtype=torch.float32)
+        return new_like(self.q), self.q.new_empty(self.weights.shape[-1], batch * heads, length, dtype=torch.float32)
 
     def new_gradients(self) -> list[Tensor]:
         """Room for the gradients of ``differentiable``, in that order."""
@@ -93,8 +93,19 @@ def new_like(x: Tensor) -> Tensor:
 def run_forward(call: Call) -> tuple[Tensor, Tensor]:
     """The output and the log-sum-exps."""
     out, log_sums = call.new_outputs()
-    launch(FORWARD, call, lambda meta: triton.cdiv(call.q.shape[2], meta["BLOCK_M"]), {"out": out}, log_sums=log_sums)
+    launch_forward(call, out, log_sums)
     return out, log_sums
+
+
+def launch_forward(call: Call, out: Tensor, log_sums: Tensor, choice: dict[str, int] | None = None) -> Any:
+    """Fill ``new_outputs``; returns the compiled kernel, or ``None`` in the interpreter.
+
+    Args:
+        choice: ``BLOCK_M``, ``BLOCK_N``, ``num_warps`` and ``num_stages``, in place of those found by trial.
+    """
+    kernels = FORWARD if choice is None else dict.fromkeys(FORWARD, forward_kernel)
+    return launch(kernels, call, lambda meta: triton.cdiv(call.q.shape[2], meta["BLOCK_M"]), {"out": out}, choice,
+                  log_sums=log_sums)
 
 
 def run_backward(call: Call, out: Tensor, log_sums: Tensor, d_out: Tensor) -> list[Tensor]:
@@ -109,19 +120,21 @@ def run_backward(call: Call, out: Tensor, log_sums: Tensor, d_out: Tensor) -> li
     n_slots = 0 if call.k_mem is None else call.k_mem.shape[2]
     launch(DKV, call, lambda meta: triton.cdiv(n_keys, meta["BLOCK_N"]) + triton.cdiv(n_slots, meta["BLOCK_N"]),
            {"d_out": d_out} | gradients, **rows)
-    return [*found.values(), rows["means"].sum((1, 2)).to(call.weights.dtype)]
+    d_weights = rows["means"].unflatten(1, call.q.shape[:2]).sum((2, 3)).T.contiguous()
+    return [*found.values(), d_weights.sum_to_size(call.weights.shape).to(call.weights.dtype)]
 
 
 def launch(
     kernels: dict[int, Any], call: Call, tiles: Callable[[dict[str, int]], int], more: dict[str, Tensor | None],
-    **rows: Any,
-) -> None:
+    choice: dict[str, int] | None = None, **rows: Any,
+) -> Any:
     """Run a kernel on a grid of ``tiles`` by ``B H``. ``more``: the tensors beside the inputs, ``rows``: the rest."""
     batch, n_heads, n_queries, width = call.q.shape
     n_keys, longest = call.k.shape[2], max(n_queries, call.k.shape[2])
     inputs = {name: getattr(call, name) for name in ("q", "k", "v", "q_mem", "k_mem", "v_mem")}
     arguments = heads_and_strides(inputs | more) | rows | {
-        "weights": call.weights.float(),
+        "weights": call.weights.float().contiguous(),
+        "weights_stride": call.weights.shape[1] if call.weights.dim() == 2 else 0,
         "cos": None if call.cos is None else call.cos.contiguous(),
         "sin": None if call.sin is None else call.sin.contiguous(),
         "n_heads": n_heads,
@@ -143,7 +156,9 @@ def launch(
     device = torch.cuda.device(call.q.device) if call.q.is_cuda else contextlib.nullcontext()
     kernel = kernels[call.q.element_size()]
     with device:
-        kernel[lambda meta: (tiles(meta), batch * n_heads)](**arguments, **(INTERPRETER_TILES if INTERPRETED else {}))
+        return kernel[lambda meta: (tiles(meta), batch * n_heads)](
+            **arguments, **(choice or (INTERPRETER_TILES if INTERPRETED else {}))
+        )
 
 
 def heads_and_strides(tensors: dict[str, Tensor | None]) -> dict[str, Any]:

@@ -32,6 +32,12 @@ def head_of(pointer, strides, n_heads):
 
 
 @triton.jit
+def row_weights(weights, stride, n_heads):
+    """Where λ of this program's row begins, in ``(B, P)``, or in ``(P,)`` with a ``stride`` of 0."""
+    return weights + tl.program_id(1) // n_heads * stride
+
+
+@triton.jit
 def tile_mask(rows, n_rows, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Which elements of a tile exist."""
     mask = rows[:, None] < n_rows
