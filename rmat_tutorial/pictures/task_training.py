@@ -123,7 +123,8 @@ class TaskTrainingPicture:
         mark_chance(accuracy, task.chance)
         # A gate that is open by a crack is seen.
         gate.set_yscale("function", functions=(lambda share: np.sqrt(np.maximum(share, 0)), np.square))
-        gate.set(ylim=(0, 1), yticks=(0, 0.01, 0.1, 0.3, 1), title="mean write gate, root scale")
+        gate.set(ylim=(0, 1), yticks=(0, 0.01, 0.1, 0.3, 1), title="mean write gate",
+                 ylabel="root scale")
         for ax in (loss, accuracy, gate):
             ax.set(xlim=(0, self.steps), xlabel="step")
         self._growths = [_lines_across(ax) for ax in (loss, accuracy, gate)]
