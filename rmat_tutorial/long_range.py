@@ -218,7 +218,7 @@ GAPS = tuple(64 * 2**power for power in range(15))  # to 1 048 576
 GAP_ROWS = 16
 READERS: dict[str, tuple[str, ...]] = {
     "hard gate": ("recall-long",), "sigmoid gate": ("recall-long", "--gate", "sigmoid"),
-    "bank zeroed": ("recall-long", "--bank", "zeroed"), "old checkpoint": ("recall",),
+    "bank zeroed": ("recall-long", "--bank", "zeroed"), "recall": ("recall",),
 }
 """What ``evaluate`` is told to read with, by the names that notebook 07 shows."""
 

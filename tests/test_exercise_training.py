@@ -749,6 +749,7 @@ def test_the_recorded_runs_show_what_the_check_says_of_them(runs):
         assert not np.isnan(share[run][0, 0]) and np.isnan(share[run][1:, 0]).all(), "short streams come first"
     assert last["B"].min() > 0.87
     assert len(last["A"]) == len(last["F"]) == 2 and max(last["A"][1], last["F"][1]) < chance + 0.1
+    assert 0.4 < np.nanmax(share["F"][1]) < 0.5, "the bank brings something across, though no write was taught"
     assert loss["C"].max() > 2 * MOST_LOSS and len(last["C"]) == 1 and last["C"][0] < chance + 0.1
     assert len(last["D"]) == 1 and share["D"][0, 10] < 0.2 < 0.75 < last["D"][0] and np.diff(loss["D"]).max() < 0.1
     assert not np.isnan(share["E"]).any() and (np.abs(loss["E"][5:20] - guess) < 0.1).all()

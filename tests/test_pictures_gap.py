@@ -52,17 +52,17 @@ def test_what_is_stored_is_shown(readers):
     place = GAPS.index(65536)
     share = 1 - 2 * place / 64
     assert caption == (
-        f"Stored, sigmoid gate: 65,536 tokens after the facts {192 * share:.0f} of 192 answers are right, {share:.1%}. "
+        f"Stored, sigmoid gate: after 65,536 tokens of noise {192 * share:.0f} of 192 answers are right, {share:.1%}. "
         "The stream above is the first of 64: 1 of its 3 answers are right."
     )
     assert dot(picture) == [(65536, share)]
     assert picture.shown == {"facts": ["A=1", "C=0", "B=3"],
                              "said": {"B?": ("3", "3"), "A?": ("1", "2"), "C?": ("0", "1")}}
-    facts, right, wrong, _, length = texts(picture)
+    facts, right, wrong, _, length, _ = texts(picture)
     assert facts.splitlines() == ["A=1", "C=0", "B=3"]
     # Each question stands beside its fact.
-    assert right.splitlines() == [" ", " ", "B? 3 ✓"] and wrong.splitlines() == ["A? 2 ✗", "C? 1 ✗", " "]
-    assert length == "65,536 tokens of noise"
+    assert right.splitlines() == [" ", " ", "B? 3 ✓"] and wrong.splitlines() == ["A? 2 ✗", "C? 1 ✗"]
+    assert length == "65,536"
     for reader, line in zip(readers, picture.figure.axes[1].lines, strict=False):
         assert list(line.get_ydata()) == stored(readers).get(reader, {"accuracy": []})["accuracy"]
         assert (line.get_alpha() == 1) == (reader == "sigmoid gate")
@@ -75,11 +75,11 @@ def test_what_is_near_is_read_once_by_the_reader_itself(readers, monkeypatch):
     for reader in readers:
         for gap in (128, 64, 128):
             caption = picture.draw(reader, gap)
-            asked = asked_after(readers[reader], TASK, [64, 128], 8)
+            asked = asked_after(readers[reader], TASK, [64, 128], 16)
             place = asked.gaps.index(gap)
-            right = f"{asked.right[place]} of 24 answers"
-            assert caption.startswith(f"Read just now, {reader}: {gap} tokens after the facts {right}")
-            assert dot(picture) == [(gap, asked.right[place] / 24)]
+            right = f"{asked.right[place]} of 48 answers"
+            assert caption.startswith(f"Read just now, {reader}: after {gap} tokens of noise {right}")
+            assert dot(picture) == [(gap, asked.right[place] / 48)]
             example = asked.example()
             assert picture.shown["facts"] == example["facts"]
             said = {question: (answer, one) for question, answer, one in
@@ -113,7 +113,7 @@ def test_the_stream_ends_above_the_dot(readers):
 
 def test_every_combination_has_an_answer_and_the_picture_is_that_of_the_values_alone(readers):
     view = GapView(readers, TASK, stored(readers))
-    assert view.caption.startswith("Read just now, hard gate: 128 tokens")
+    assert view.caption.startswith("Read just now, hard gate: after 128 tokens")
     seen = {}
     for reader in readers:
         for gap in (GAPS[0], GAPS[1], GAPS[2], GAPS[-1]):
@@ -128,10 +128,10 @@ def test_every_combination_has_an_answer_and_the_picture_is_that_of_the_values_a
 
 def test_the_usual_readers_differ_in_one_thing_each():
     one, other = model(0), model(1)
-    hard, sigmoid, zeroed, old = usual_readers(one, other).values()
+    hard, sigmoid, zeroed, recall = usual_readers(one, other).values()
     tokens = torch.randint(TASK.noise_tokens, (2, 40), generator=torch.Generator().manual_seed(0))
     assert torch.equal(hard(tokens).logits, one(tokens).logits)
-    assert sigmoid.config.gate == "sigmoid" and zeroed.model is one and old is other
+    assert sigmoid.config.gate == "sigmoid" and zeroed.model is one and recall is other
 
 
 @pytest.mark.parametrize("wrong", [{"nobody": {}}, {"hard gate": {"gaps": [64]}}])

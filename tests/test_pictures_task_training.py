@@ -134,6 +134,22 @@ def test_what_is_drawn_is_what_came():
     assert np.array_equal(drawn(picture, filled.images[0]), picture.filled.numpy())
 
 
+def upright(ax):
+    (lines,) = ax.collections
+    return [[step for step, _ in segment] for segment in lines.get_segments()]
+
+
+def test_a_line_stands_where_streams_grew():
+    picture = TaskTrainingPicture(CONFIG, TASK, SETTINGS)
+    for step, most in enumerate((1, 1, 2, 2, 4, 4), 1):
+        picture.add(line(step, [[1, 2]], max_segments=most))
+    picture.draw()
+    assert picture.growths == [3, 5]
+    assert [upright(ax) for ax in picture.figure.axes[:3]] == [[[3, 3], [5, 5]]] * 3
+    picture.add(line(3, [[1, 2]], max_segments=1))  # a training that begins again
+    assert picture.draw().startswith("Step 3 of 6, streams of 1 segment") and picture.growths == []
+
+
 def test_a_long_training_shares_columns():
     steps = 3 * COLUMNS + 50
     picture = TaskTrainingPicture(CONFIG, TASK, TrainSettings(steps=steps, max_segments=4))

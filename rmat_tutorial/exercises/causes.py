@@ -24,8 +24,8 @@ _SIGNS = {
     "rate": "With a learning rate far too high the loss jumps, and no question is ever learned",
     "slow": "With a learning rate far too low the loss goes down evenly, and late",
     "lengths": "Without a curriculum questions come from every distance in the first steps already",
-    "cut": "Where the gradient is cut after every segment, facts of the same segment are learned and no others, and "
-    "nothing moves the gates until the penalty comes and shuts them",
+    "cut": "Where the gradient is cut after every segment, facts of the same segment are learned and hardly any "
+    "others, and nothing moves the gates until the penalty comes and shuts them",
     "open": "Gates that are open for good are a line at 1",
     "shut": "A penalty so heavy shuts the gates in the first few dozen steps",
 }
@@ -75,9 +75,10 @@ _RUNS: dict[str, tuple[str, dict[str, str]]] = {
         "shut": "they are not at 0 before step 300",
     }),
     "F": ("cut", {
-        "healthy": "after the last step facts one segment back are answered no better than by a guess",
+        "healthy": "facts one segment back are never answered more than half the time, and after the last step hardly "
+        "more often than by a guess",
         "rate": "the loss falls to nearly 0 within 100 steps, and facts of the same segment are answered from then on",
-        "slow": "facts of the same segment are all answered after 100 steps, and then nothing goes on",
+        "slow": "facts of the same segment are all answered after 100 steps",
         "lengths": "at first only facts of the same segment were asked",
         "open": "they are far below it",
         "shut": "they are not at 0 before step 300",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -60,9 +62,18 @@ def _kept(memory: GatedFIFOMemory, bank: Tensor) -> Tensor:
     return push(bank, bank[:, :w] if memory.carry == "oldest" else bank[:, -w:])
 
 
+def _lines_across(ax: Axes) -> LineCollection:
+    """Upright lines from edge to edge, so far none; their ends are ``(step, 0)`` and ``(step, 1)``."""
+    lines = LineCollection([], colors="0.35", linewidths=1.5, linestyles="--", zorder=1,
+                           transform=ax.get_xaxis_transform())
+    ax.add_collection(lines, autolim=False)
+    return lines
+
+
 class TaskTrainingPicture:
-    """Above, loss, accuracy and mean write gate of each step so far. Below, accuracy by the number of segments
-    between fact and question, and what the model writes now while it reads one stream, always the same.
+    """Above, loss, accuracy and mean write gate of each step so far, and where streams grew. Below, accuracy by the
+    number of segments between fact and question, and what the model writes now while it reads one stream, always the
+    same.
 
     Args:
         config, task, settings: of the training.
@@ -71,6 +82,7 @@ class TaskTrainingPicture:
     Attributes:
         figure: the figure.
         losses, accuracies, gates: of each step so far, the last empty for a model without gates.
+        longest: how many segments a stream could have in each step so far.
         answered: share of right answers by segments back and step, ``(max_segments, columns)``; NaN where none is due.
         opened, filled: as ``written`` returned them last; ``None`` before, and for a model without a bank.
     """
@@ -85,7 +97,7 @@ class TaskTrainingPicture:
         self._counts = np.zeros((2, self.steps, self.segments))  # right, asked
         columns = min(COLUMNS, self.steps)
         self._starts = np.arange(columns) * self.steps // columns  # the first step of each
-        self._segments_now = 1
+        self.longest: list[int] = []
         self.opened: Tensor | None = None
         self.filled: Tensor | None = None
         self.figure = Figure(figsize=(12, 7.6), layout="constrained")
@@ -111,10 +123,12 @@ class TaskTrainingPicture:
         mark_chance(accuracy, task.chance)
         # A gate that is open by a crack is seen.
         gate.set_yscale("function", functions=(lambda share: np.sqrt(np.maximum(share, 0)), np.square))
-        gate.set(ylim=(0, 1), yticks=(0, 0.01, 0.1, 0.3, 1), title="mean write gate")
+        gate.set(ylim=(0, 1), yticks=(0, 0.01, 0.1, 0.3, 1), title="mean write gate",
+                 ylabel="root scale")
         for ax in (loss, accuracy, gate):
             ax.set(xlim=(0, self.steps), xlabel="step")
-        self._canvas.moves(*(line for curve in curves for line in curve.lines))
+        self._growths = [_lines_across(ax) for ax in (loss, accuracy, gate)]
+        self._canvas.moves(*self._growths, *(line for curve in curves for line in curve.lines))
 
     def _lay_out_back(self, ax: Axes) -> None:
         self._back = ax.imshow(np.full((self.segments, len(self._starts)), np.nan), vmin=0, vmax=1,
@@ -145,6 +159,11 @@ class TaskTrainingPicture:
         return image
 
     @property
+    def growths(self) -> list[int]:
+        """The steps so far in which streams could be longer than in the step before."""
+        return [step for step, (before, now) in enumerate(pairwise(self.longest), 2) if now > before]
+
+    @property
     def answered(self) -> np.ndarray:
         right, asked = np.add.reduceat(self._counts, self._starts, axis=1)
         return np.divide(right, asked, out=np.full_like(right, np.nan), where=asked > 0).T
@@ -154,7 +173,7 @@ class TaskTrainingPicture:
         step = metrics["step"]
         for curve, name in ((self._loss, "loss"), (self._accuracy, "accuracy"), (self._gate, "gate")):
             curve.put(step, metrics[name])
-        self._segments_now = metrics["max_segments"]
+        self.longest[step - 1 :] = [metrics["max_segments"]]
         found: Sequence[Sequence[int]] = metrics["by_segments_back"]
         self._counts[:, step - 1 :] = 0
         self._counts[:, step - 1, : len(found)] = np.transpose(found)
@@ -174,6 +193,8 @@ class TaskTrainingPicture:
         """Show the steps so far, and what was seen last."""
         for curve in (self._loss, self._accuracy, self._gate):
             curve.draw()
+        for lines in self._growths:
+            lines.set_segments([((step, 0), (step, 1)) for step in self.growths])
         self._back.set_data(self.answered)
         if self.opened is not None:
             self._opened.set_data(self.opened.numpy())
@@ -181,7 +202,8 @@ class TaskTrainingPicture:
         done = len(self.losses)
         if not done:
             return f"Nothing is trained yet: step 0 of {self.steps}."
-        grown = "1 segment" if self._segments_now == 1 else f"up to {self._segments_now} segments"
+        now = self.longest[-1]
+        grown = "1 segment" if now == 1 else f"up to {now} segments"
         return (f"Step {done} of {self.steps}, streams of {grown}: {self._accuracy.mean(done):.1%} of the answers are "
                 f"right.")
 
