@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from . import attention, block, causes, chunks, language_model, memory, prediction, rope, start, training
+from . import attention, block, causes, chunks, kernels, language_model, memory, prediction, rope, start, training
 from .exercise import Exercise
 
-_FILES = (start, attention, rope, chunks, memory, block, prediction, language_model, training, causes)
+_FILES = (start, attention, rope, chunks, memory, block, prediction, language_model, training, causes, kernels)
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for file in _FILES for exercise in file.EXERCISES}
 
 

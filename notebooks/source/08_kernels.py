@@ -1,0 +1,1040 @@
+# %% [markdown]
+# # 08 The kernel-optimised version
+#
+# **Afterwards you can**
+#
+# - count what an attention costs in operations and in bytes, and say which of the two it waits for;
+# - run a softmax over keys that come tile by tile, in any order, and merge softmaxes over disjoint keys;
+# - read the fused kernel of the package line by line, because you have built it in four stages;
+# - write its way back from one saved number a row, with the gradient of λ;
+# - say what the size of a tile costs.
+#
+# **Time:** 90 minutes, 25 of them for two exercises. Sections 1, 5 and 6 are the core.
+#
+# **You need:** the softmax of 01, the chunks of 03, λ of 05. No GPU: kernels are written in Triton, and without a GPU
+# its interpreter runs them in numpy. Triton exists for Linux. Without it the PyTorch loop of section 6 does the same.
+#
+# **The course asks** why a transformer forgets, and what it costs not to. The hybrid block pays for three attentions
+# where others pay for one. Here the three come for the price of one.
+
+# %% [markdown] tags=["instructor"]
+# **Teaching plan.** 90 minutes alone, 105 with a room: 10 to count, 8 for the roofline, 10 for the running softmax, 14
+# for the merge, 8 for the picture, 20 for the kernel, 20 for the way back, 6 for the backends, 6 for the tile sizes, 3
+# for the recap. An exercise is in the time of its section.
+#
+# With half an hour, teach section 1 up to the first prediction, section 5, and section 6 from the PyTorch loop to the
+# fourth kernel, side by side. The one sentence to leave in the room: the chunk's keys are a subset of the segment's.
+
+# %%
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections import Counter
+
+import torch
+from ipywidgets import IntSlider, SelectionSlider
+from torch import Tensor
+
+from rmat_tutorial import chunked_attention, full_attention, hybrid_attention
+from rmat_tutorial.chunks import pairs
+from rmat_tutorial.exercises import check
+from rmat_tutorial.kernels import HAS_TRITON, parts, suited
+from rmat_tutorial.kernels.counting import WAYS, Cost, Shape, Tiles, count
+from rmat_tutorial.kernels.limits import TOLERANCES
+from rmat_tutorial.kernels.occupancy import H100, Choice, estimate, least_seconds
+from rmat_tutorial.pictures.occupancy import LARGE, TileSizes
+from rmat_tutorial.pictures.roofline import roofline
+from rmat_tutorial.pictures.tiles import LONGEST, SIZES, TileMaps
+from rmat_tutorial.plots import show, use_style
+from rmat_tutorial.predictions import nearest, predict, reveal
+from rmat_tutorial.widgets import Explorer
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # is read when Triton is imported
+if HAS_TRITON:
+    import triton
+    import triton.language as tl
+
+    from rmat_tutorial.kernels import triton_launch
+
+use_style()
+torch.set_num_threads(1)
+torch.set_printoptions(precision=4, sci_mode=False)
+
+# %% [markdown]
+# ## 1 The price, by hand
+#
+# The hybrid block asks three questions with the same queries: full attention over the segment, chunked attention over
+# the own chunk, and attention over the bank. Take 8 tokens in chunks of 4, a bank of 2 slots, one head of width 2.
+#
+# **Operations.** A pair of a query and a key costs 2 · d_h for its score, a multiplication and a sum for each feature,
+# and 2 · d_h again to add its share of the value. With d_h = 2 that is 8. How many pairs does each path have? Take the
+# pencil first.
+
+# %%
+L, C, m, d_h = 8, 4, 2, 2
+counted = {"full": pairs(L, L), "chunk": pairs(L, C), "memory": L * m}
+for path, number in counted.items():
+    print(f"{path:6} {number:2} pairs, {number * 4 * d_h:3} operations")
+apart, together = sum(counted.values()), counted["full"] + counted["memory"]
+print(f"one after the other: {apart} pairs; different ones: {together}")
+assert list(counted.values()) == [36, 20, 16] and (apart, together) == (72, 52)
+
+# %% [markdown]
+# 72 pairs are computed, and 52 are different. The 20 of the chunk are among the 36 of the segment, with the same
+# scores: the same q, the same k. Only the softmax that they go into is another one.
+#
+# **Bytes.** Let each attention be as good as it can be: it reads each row of q, k and v once, writes each row of its
+# output once, and keeps no scores. A row is d_h numbers of 4 bytes, 8 bytes here. The bank is read with the queries
+# before rotation (05), a tensor of its own.
+
+# %%
+rows = {
+    "full": L + L + L + L,  # q, k, v, output
+    "chunk": L + L + L + L,
+    "memory": L + m + m + L,
+    "adding up": 3 * L + L,  # three outputs, their sum with λ
+}
+at_once = (L + L + L) + (L + m + m) + L  # q, k, v; q before rotation, the bank; one output
+for step, number in rows.items():
+    print(f"{step:9} {number:3} rows, {number * 4 * d_h:3} bytes")
+print(f"one after the other {sum(rows.values())} rows, {sum(rows.values()) * 8} bytes; at once {at_once}, {at_once * 8}")
+assert sum(rows.values()) * 8 == 928 and at_once * 8 == 352
+
+# %% [markdown]
+# More than two and a half times fewer bytes. That is the programme of this notebook: read everything once, compute each score
+# once, write one output.
+#
+# The package counts the same way for any size (`kernels/counting.py`). It counts one thing more: for the way back
+# each attention keeps a number for each row, of 4 bytes. Section 7 says which.
+
+# %%
+tiny = Shape(batch=1, heads=1, length=8, width=2, chunk_size=4, slots=2)
+for way in WAYS:
+    cost = count(way, tiny, torch.float32).forward
+    print(f"{way:6} {cost.flops:5,} operations, {cost.bytes:6,} bytes")
+assert count("triton", tiny, torch.float32).forward == Cost(flops=52 * 8, bytes=352 + 3 * 8 * 4)
+assert count("causal", tiny, torch.float32).forward == Cost(flops=36 * 8, bytes=rows["full"] * 8 + 8 * 4)
+steps = 3 * 2 * L + (2 * L + 3 * L + 3 * L)  # λ times each output; then 0 + a, + b, + c
+assert count("sdpa", tiny, torch.float32).forward.bytes == (32 + 32 + 20 + steps) * 8 + 3 * 8 * 4 + 3 * 4
+
+# %% [markdown]
+# Five ways. `eager` writes out every step, scores and all. `sdpa` is three fused attentions one after the other; it
+# needs more than the 928 bytes, because torch adds up in six steps and not in one. `flex` has one launch, in which each
+# path is a head of its own: scores of the chunk twice, three outputs. `triton` is the kernel of this notebook. `causal`
+# is the floor: full attention alone, one of the three.
+#
+# Now a size that a GPU is made for: 8 streams, 16 heads of width 64, 2,048 tokens in chunks of 256, 64 slots, numbers
+# of 2 bytes.
+
+# %%
+predict(
+    "08.extra",
+    "Full attention alone takes 69 GFLOP at this size. How many more do all three paths take, if no score is computed "
+    "twice?",
+    ["about 6 % more", "about 20 % more", "twice as many", "three times as many"],
+)
+
+# %%
+costs = {way: count(way, LARGE).forward for way in WAYS}
+for way, cost in costs.items():
+    print(f"{way:6} {cost.flops / 1e9:6.1f} GFLOP, {cost.bytes / 1e9:6.2f} GB, {cost.intensity:5.0f} operations a byte")
+extra = costs["triton"].flops / costs["causal"].flops - 1
+reveal("08.extra", nearest([0.06, 0.2, 1, 2], extra, by_ratio=True),
+       f"{extra:.1%}: the chunk adds no pair, the bank 64 to the 1,024 that a token sees on average.")
+assert 0.06 < extra < 0.065 and costs["sdpa"].bytes > 4.5 * costs["triton"].bytes
+
+# %% [markdown] tags=["instructor"]
+# **The count.** Let the room do the rows of the tiny case on the board, before the cell. The usual slip is to forget the
+# fourth line, adding up, which moves as much as a whole attention.
+#
+# **Ask:** "Which of the five rows of the last table is slow for which reason?" (`eager`: bytes, 180 times those of
+# `triton`.) Without having said a word about hardware, the answers will be about operations. That is the next section.
+
+# %% [markdown]
+# ## 2 What a kernel waits for
+#
+# A chip multiplies at some rate and moves bytes at another. An H100 multiplies matrices of bfloat16 at 989 TFLOP a
+# second, and its memory moves 3.35 TB a second (NVIDIA's datasheet, the SXM model). Work that has fewer operations for
+# each byte than the quotient of the two waits for memory; work that has more waits for the multipliers. Operations for
+# each byte are the **arithmetic intensity**.
+
+# %%
+ridge = H100.flops / H100.bytes
+print(f"{ridge:.0f} operations for each byte")
+assert 295 <= ridge < 296
+
+# %% [markdown]
+# How many has an attention? With L queries and keys: about L²/2 pairs of 4 · d_h operations, and 4 · L rows of 2 · d_h
+# bytes. That leaves L/4. The chunk, by the same count: C/4. The bank: L · m pairs, 2 · L rows: m.
+
+# %%
+full, chunk = 2048 / 4, 256 / 4
+print(f"full: {full:.0f}, chunk: {chunk:.0f}, bank: 64, adding up: less than 1")
+predict(
+    "08.once",
+    "The least time that an H100 needs, each step at the best of its roof: how many times longer is one after the other "
+    "than all at once?",
+    ["about 1.2 times", "about 2 times", "about 4 times"],
+)
+
+# %% [markdown]
+# Full attention lies beyond the ridge, where multipliers set the pace. The three other steps lie far before it: there
+# the chip waits for memory, and reads again what it has just read.
+
+# %%
+def steps_of(shape: Shape) -> dict[str, Cost]:
+    """What is done one after the other: the three attentions of ``sdpa``, and adding them up."""
+    heads, in_chunks = shape.batch * shape.heads, shape.length // shape.chunk_size
+    folded = shape._replace(batch=shape.batch * in_chunks, length=shape.chunk_size)
+    bank_bytes = 2 * (shape.length + shape.slots) * shape.width * 2 + shape.length * 4
+    found = {
+        "full": count("causal", shape).forward,
+        "chunk": count("causal", folded).forward,
+        "memory": Cost(4 * shape.width * shape.length * shape.slots * heads, bank_bytes * heads),
+    }
+    whole = count("sdpa", shape).forward
+    rest = [getattr(whole, name) - sum(getattr(cost, name) for cost in found.values()) for name in Cost._fields]
+    return found | {"adding up": Cost(*rest)}
+
+
+pieces = steps_of(LARGE)
+show(
+    roofline(pieces, costs["triton"], H100),
+    "Left: the roof of an H100, rising to 295 operations a byte and flat beyond. Full attention and all at once lie on "
+    "the flat part, chunk and memory far down the slope. Right: least times. One after the other is nearly four times "
+    "as long, half of it adding up; all at once is hardly longer than full attention.",
+)
+apart = sum(least_seconds(cost) for cost in pieces.values())
+once, floor = least_seconds(costs["triton"]), least_seconds(costs["causal"])
+print(f"least times: one after the other {apart / once:.1f} times all at once; that is {once / floor:.2f} of full alone")
+assert pieces["adding up"].flops == 0 and pieces["adding up"].bytes > costs["sdpa"].bytes / 2
+assert least_seconds(pieces["adding up"]) > apart / 2
+reveal("08.once", nearest([1.2, 2, 4], apart / once, by_ratio=True), f"{apart / once:.1f} times, by the roof alone.")
+assert 3.5 < apart / once < 3.9 and once / floor < 1.07
+
+# %% [markdown]
+# The roof is a bound and no forecast. No kernel reaches it: exponentials are not counted, multipliers wait for their
+# tiles, a launch has a cost of its own. What it says is where to look. At this size full attention is bound by its
+# products, and everything beside it by memory. At 512 tokens, in chunks of 64, all of it moves to the left:
+
+# %%
+short = LARGE._replace(length=512, chunk_size=64)
+shorter = {way: count(way, short).forward for way in ("causal", "sdpa", "triton")}
+for way, cost in shorter.items():
+    print(f"{way:6} {cost.intensity:4.0f} operations a byte: waits for {'memory' if cost.intensity < ridge else 'products'}")
+assert all(cost.intensity < ridge for cost in shorter.values())
+
+# %% [markdown]
+# ## 3 A softmax that runs
+#
+# To compute each score once and keep none, the softmax has to be computed as the scores come. Its sum is no problem.
+# But exp of a score of 100 is beyond float32, so every softmax takes the largest score off first, and the largest is
+# known at the end only.
+#
+# The way out: keep the largest **so far**, the **peak**, and the sum of exp(score − peak), the **total**. When a larger
+# score comes, everything that was summed before has been taken off too little. It shrinks by one factor, exp(old peak −
+# new peak). Four numbers:
+
+# %%
+peak, total = -math.inf, 0.0
+for score in (1.0, 3.0, 2.0, 6.0):
+    new_peak = max(peak, score)
+    total = total * math.exp(peak - new_peak) + math.exp(score - new_peak)
+    peak = new_peak
+    print(f"after {score:g}: peak {peak:g}, total {total:.4f}")
+assert torch.exp(torch.tensor(100.0)) == math.inf and peak == 6
+assert abs(total - (math.exp(-5) + math.exp(-3) + math.exp(-4) + 1)) < 1e-12
+
+# %% [markdown]
+# At 3 the total falls to 0.1353 + 1: what was 1 is now exp(1 − 3). At 2 the peak stays, and nothing shrinks.
+#
+# Peak and total together are one number: peak + log(total), the **log-sum-exp**. The share of a score is exp(score −
+# log-sum-exp). Whoever keeps the log-sum-exp of a row can have any of its shares again from the score alone.
+
+# %%
+log_sum = peak + math.log(total)
+shares = [math.exp(score - log_sum) for score in (1.0, 3.0, 2.0, 6.0)]
+print("shares:", [round(share, 4) for share in shares], " sum:", round(sum(shares), 4))
+assert torch.allclose(torch.tensor(shares), torch.tensor([1.0, 3.0, 2.0, 6.0]).softmax(0))
+
+# %% [markdown]
+# The output runs along: the sum of exp(score − peak) · value shrinks with the total, and is divided by it in the end.
+# Here is one step for M queries and a tile of N keys at once. `visible` says which query sees which key.
+
+# %%
+State = tuple[Tensor, Tensor, Tensor]  # acc (M, d_h), the sum of exp · value; total (M,); peak (M,)
+LOWEST = -1e30  # a peak before the first key
+
+
+def nothing(q: Tensor) -> State:
+    """A running softmax of the queries q (M, d_h) that has seen no key."""
+    return torch.zeros_like(q), q.new_zeros(len(q)), q.new_full((len(q),), LOWEST)
+
+
+def attend(state: State, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> State:
+    """Continue it over a tile of keys: q (M, d_h), k and v (N, d_h), visible (M, N)."""
+    acc, total, peak = state
+    scores = (q @ k.T / math.sqrt(q.shape[1])).masked_fill(~visible, -math.inf)
+    new_peak = torch.maximum(peak, scores.amax(dim=1))
+    exps = torch.exp(scores - new_peak[:, None])
+    shrink = torch.exp(peak - new_peak)
+    return acc * shrink[:, None] + exps @ v, total * shrink + exps.sum(dim=1), new_peak
+
+
+def finish(state: State) -> tuple[Tensor, Tensor]:
+    """The output (M, d_h), zeros where no key was seen, and the log-sum-exp (M,)."""
+    acc, total, peak = state
+    total = total.where(total > 0, 1.0)
+    return acc / total[:, None], peak + total.log()
+
+# %% [markdown]
+# Why does the peak begin at −10³⁰ and not at −∞? A tile may be hidden from a row altogether. Then the new peak is the
+# old one, and the difference of two infinities is no number:
+
+# %%
+print(-math.inf - -math.inf, LOWEST - LOWEST)
+
+# %% [markdown]
+# Twelve keys in tiles of four. The tiles may come in any order: sums do not care, and whatever the peak is, it cancels.
+
+# %%
+torch.manual_seed(1)
+q, k, v = torch.randn(5, 4), torch.randn(12, 4), torch.randn(12, 4)
+all_visible = torch.ones(5, 4, dtype=torch.bool)
+expected = torch.softmax(q @ k.T / 2, dim=1) @ v
+for order in ((0, 4, 8), (8, 0, 4)):
+    state = nothing(q)
+    for start in order:
+        state = attend(state, q, k[start : start + 4], v[start : start + 4], all_visible)
+    difference = (finish(state)[0] - expected).abs().max().item()
+    print(f"tiles from {order}: difference below 1e-6: {difference < 1e-6}")
+    assert difference < 1e-6
+
+# %% [markdown]
+# Keep that in mind: **any order**. Attention of this kind, over tiles and without a matrix of scores, is
+# FlashAttention (Dao and others 2022). It goes from the first key to the last. We shall begin somewhere else.
+
+# %% [markdown] tags=["instructor"]
+# **The running softmax.** Do the four numbers by hand; the third line is where people want to shrink although the peak
+# stays. **Ask:** "What if the scores come sorted, the largest first?" (Nothing ever shrinks.)
+
+# %% [markdown]
+# ## 4 Merging
+#
+# Say two colleagues have each attended to a part of the keys, with a softmax of their own over that part. What is the
+# attention over all keys? Not the mean: a part with high scores would have taken most of the weight. How much a part
+# weighs is the sum of its exp, and that is exp of its log-sum-exp.
+#
+# Two parts with sums 3 and 1: the first counts 3/4.
+
+# %%
+outputs = torch.tensor([[[4.0, 0.0]], [[0.0, 4.0]]])  # (P, L, d_h): two parts, one row
+sums = torch.tensor([3.0, 1.0])
+print(0.75 * outputs[0] + 0.25 * outputs[1])
+
+# %% [markdown]
+# **Exercise 1** ●●○ 12 minutes. Merge P parts. A part may have no key at all for some row: its log-sum-exp is then −∞
+# and its output zero; no row is without any key. Log-sum-exps can be large: exp of 100 must not ruin the result.
+#
+# <details><summary>Hint 1</summary>The share of part p in a row is exp(log_sum<sub>p</sub>), divided by the sum of
+# these over the parts. You know a function that is exactly that, and safe.</details>
+# <details><summary>Hint 2</summary>A softmax over the axis of the parts gives the shares (P, L). An axis more,
+# <code>[..., None]</code>, and they meet the outputs (P, L, d_h).</details>
+# <details><summary>Hint 3</summary><code>torch.softmax(log_sums, dim=0)[..., None] * outputs</code>, summed over the
+# parts.</details>
+
+# %% tags=["exercise"]
+def merge(outputs: Tensor, log_sums: Tensor) -> Tensor:
+    """Attention over all keys: outputs (P, L, d_h) and natural log-sum-exps (P, L) of P parts -> (L, d_h)."""
+    # BEGIN SOLUTION
+    return (torch.softmax(log_sums, dim=0)[..., None] * outputs).sum(dim=0)
+    # END SOLUTION
+
+# %%
+merge = check("08.merge", merge, otherwise=parts.merge)
+assert torch.allclose(merge(outputs, sums.log()[:, None]), torch.tensor([[3.0, 1.0]]))
+
+# %% [markdown]
+# Merging is itself a softmax, over the parts. Now to the parts that matter here. Twelve tokens in chunks of four: for
+# each query the keys **inside** its chunk, and the keys **before** it. The tokens of the first chunk have none before.
+
+# %%
+torch.manual_seed(2)
+q, k, v = torch.randn(3, 12, 4).unbind()
+query, key = torch.arange(12)[:, None], torch.arange(12)[None, :]
+inside = (key <= query) & (key >= query // 4 * 4)
+before = key < query // 4 * 4
+found = [finish(attend(nothing(q), q, k, v, visible)) for visible in (inside, before)]
+outputs, log_sums = (torch.stack(tensors) for tensors in zip(*found, strict=True))
+
+
+def alone(path, *arguments) -> Tensor:
+    """An attention of the package, which takes (B, H, L, d_h), for a single head (L, d_h)."""
+    return path(*(x[None, None] if isinstance(x, Tensor) else x for x in arguments))[0, 0]
+
+
+print("inside is chunked attention:", torch.allclose(outputs[0], alone(chunked_attention, q, k, v, 4), atol=1e-6))
+print("inside and before, merged, is full:", torch.allclose(merge(outputs, log_sums), alone(full_attention, q, k, v), atol=1e-6))
+assert torch.allclose(outputs[0], alone(chunked_attention, q, k, v, 4), atol=1e-6)
+assert torch.allclose(merge(outputs, log_sums), alone(full_attention, q, k, v), atol=1e-6)
+
+# %% [markdown]
+# So chunked attention is a half-way house on the way to full attention. Whoever has walked over the keys inside the
+# chunk has `chunk`; who walks on over the keys before it has `full`. No score is computed twice.
+#
+# The kernel does not even merge. It runs one softmax, begins with the chunk, notes the result, and goes on.
+
+# %% [markdown] tags=["instructor"]
+# **Merging.** The check's inputs have log-sum-exps of 100 and of −150, so that exp fails both ways. Those who subtract
+# the maximum by hand get it right as well.
+#
+# **Ask:** "Could the kernel give the keys before the chunk to other programs, and merge?" (Yes. That is how one new
+# token against a long cache is done, Flash-Decoding; here a tile of queries has work enough.)
+
+# %% [markdown]
+# ## 5 One pass, in a picture
+#
+# A GPU computes in tiles: a block of queries by a block of keys, all or nothing. Below are the tiles of q kᵀ, with the
+# bank's keys to the left of the segment's. Left, what each path computes by itself. Right, the fused kernel, each pair
+# in the colour of what it feeds. Striped pairs feed both softmaxes and are computed once.
+
+# %%
+tiles = TileMaps()
+tile_explorer = Explorer(
+    tiles,
+    title="Which tiles of q kᵀ are computed, and what they feed",
+    L=IntSlider(64, 4, LONGEST, 4, description="tokens L"),
+    C=IntSlider(32, 4, LONGEST, 4, description="chunk C"),
+    size=SelectionSlider(options=SIZES, value=8, description="tile"),
+)
+tile_explorer
+
+# %% [markdown]
+# **Try.** Move C to 64: one chunk, and the whole triangle is striped. Then to 4. Then take 20, which is no multiple of
+# the tile, and look at the frames.
+
+# %%
+print(tile_explorer.set())
+assert tiles.twice == 0 and tiles.fused == 52 and sum(tiles.alone.values()) == 72
+assert tiles.fused == tiles.alone["full"] + tiles.alone["memory"]
+print(tile_explorer.set(C=64))
+assert tiles.alone["full"] == tiles.alone["chunk"] == 36 and tiles.fused == 52
+print(tile_explorer.set(C=20))
+assert tiles.twice > 0
+print(tile_explorer.set())
+
+# %% [markdown]
+# Where chunks are whole tiles, the chunk is free: 52 tiles, the 36 of full attention and the 16 of the bank, in place of
+# 72. You know these numbers: it is the tiny case of section 1, with tiles for tokens.
+#
+# Where the border of a chunk cuts through a tile of queries, some of its rows have a key in their chunk and others have
+# it before theirs. Such a tile is computed for either. At L = 2,048 and tiles of 128 queries by 64 keys, chunks of 256
+# and of 128 have none of these, and chunks of 64 some:
+
+# %%
+operations = {
+    size: count("triton", LARGE._replace(chunk_size=size), tiles=Tiles(128, 64)).forward.flops for size in (256, 128, 64)
+}
+for size, flops in operations.items():
+    print(f"chunks of {size:3}: {flops / 1e9:.1f} GFLOP in whole tiles")
+assert operations[256] == operations[128] < operations[64] < 1.1 * operations[128]
+
+# %% [markdown] tags=["instructor"]
+# **The picture.** Project it, C = 32, and ask the room to count the striped tiles: 20, the same as in "chunk alone", and
+# on the right they cost nothing, because they are tiles of full attention too. Then drag C.
+#
+# **Ask:** "Which C needs most work, path by path?" (The largest: chunk is then as dear as full. At once it costs the
+# same as always.)
+
+# %% [markdown]
+# ## 6 The kernel in four stages
+#
+# ### First in PyTorch
+#
+# The whole algorithm fits into one loop over tiles of queries. 40 tokens in chunks of 12, a bank of 10 slots, tiles of
+# 16: nothing divides anything, as in life. `take` counts the rows that are read.
+
+# %%
+TILE, L, C, m, D = 16, 40, 12, 10, 16
+DEVICE = "cuda" if torch.cuda.is_available() and HAS_TRITON else "cpu"
+torch.manual_seed(3)
+q, k, v, q_mem = torch.randn(4, L, D).to(DEVICE).unbind()
+k_mem, v_mem = torch.randn(2, m, D).to(DEVICE).unbind()
+weights = torch.tensor([0.5, 0.2, 0.3], device=DEVICE)  # λ of full, chunk, memory
+reads = Counter()
+
+
+def take(name: str, x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of x, counted."""
+    reads[name] += len(rows)
+    return x[rows]
+
+
+def tiles_of(low: int, high: int) -> list[Tensor]:
+    """The positions from low, rounded down to a tile, up to high, tile by tile."""
+    starts = range(low // TILE * TILE, high, TILE)
+    return [torch.arange(start, min(start + TILE, high), device=DEVICE) for start in starts]
+
+# %%
+def fused_in_tiles(
+    q: Tensor, k: Tensor, v: Tensor, q_mem: Tensor, k_mem: Tensor, v_mem: Tensor, weights: Tensor, C: int
+) -> Tensor:
+    """λ_1 full + λ_2 chunk + λ_3 memory of one head, (L, d_h), as the kernel computes it."""
+    out = torch.empty_like(q)
+    for rows in tiles_of(0, len(q)):
+        q_tile, q_mem_tile = take("q", q, rows), take("q_mem", q_mem, rows)
+        start_of_chunk = rows // C * C
+        # The bank, normalised at once.
+        state = nothing(q_mem_tile)
+        for slots in tiles_of(0, len(k_mem)):
+            visible = slots[None, :] < len(k_mem)
+            state = attend(state, q_mem_tile, take("k_mem", k_mem, slots), take("v_mem", v_mem, slots), visible)
+        mixed = weights[2] * finish(state)[0]
+        # The keys inside the chunk: what has run so far is chunk.
+        state = nothing(q_tile)
+        for keys in tiles_of(int(start_of_chunk[0]), int(rows[-1]) + 1):
+            inside = (keys[None, :] >= start_of_chunk[:, None]) & (keys[None, :] <= rows[:, None])
+            state = attend(state, q_tile, take("k", k, keys), take("v", v, keys), inside)
+        mixed = mixed + weights[1] * finish(state)[0]
+        # The same softmax goes on over the keys before the chunk, and is full.
+        for keys in tiles_of(0, int(start_of_chunk[-1])):
+            before = keys[None, :] < start_of_chunk[:, None]
+            state = attend(state, q_tile, take("k", k, keys), take("v", v, keys), before)
+        out[rows] = mixed + weights[0] * finish(state)[0]
+    return out
+
+# %%
+def by_definition(
+    q: Tensor, k: Tensor, v: Tensor, q_mem: Tensor, k_mem: Tensor, v_mem: Tensor, weights: Tensor, C: int
+) -> Tensor:
+    """The same by the package's reference."""
+    heads = (x[None, None] for x in (q, k, v, q_mem, k_mem, v_mem))
+    return hybrid_attention(*heads, weights, chunk_size=C, backend="eager")[0, 0]
+
+
+inputs = (q, k, v, q_mem, k_mem, v_mem, weights)
+difference = (fused_in_tiles(*inputs, C) - by_definition(*inputs, C)).abs().max().item()
+print(f"largest difference below 1e-5: {difference < 1e-5}")
+assert difference < 1e-5
+
+# %% [markdown]
+# Three attentions in one loop. How often was each row read? With chunks of 16, which are tiles:
+
+# %%
+reads.clear()
+difference = (fused_in_tiles(*inputs, 16) - by_definition(*inputs, 16)).abs().max().item()
+print(", ".join(f"{name} {count_of_rows}" for name, count_of_rows in reads.items()))
+assert difference < 1e-5 and reads["q"] == reads["q_mem"] == L and reads["k"] == reads["v"] == 16 + 32 + 40
+assert reads["k_mem"] == reads["v_mem"] == 3 * m
+
+# %% [markdown]
+# The queries once. Keys and values once for each tile of queries that sees them, 16 + 32 + 40 rows. That is how often
+# full attention alone reads them in tiles: the chunk was free. The bank once for each of three tiles of queries. A test
+# counts the same in the package's kernel, address by address (`test_kernels_traffic.py`).
+#
+# ### Triton in one minute
+#
+# In Triton one writes the program of **one tile**. It is started for each tile of a grid, many side by side, and asks
+# `tl.program_id` which one it is. What it gets of a tensor is the address of its first number. It adds offsets, loads
+# a block of numbers, computes with blocks, and stores a block. What a mask leaves out is not touched. Without a mask a
+# ragged end would read, or overwrite, whatever lies behind it.
+#
+# With `TRITON_INTERPRET=1`, which the first cell sets where there is no GPU, the programs run one after the other in
+# numpy. That is slow, but the algorithm is the same, and a `print` inside a program shows its blocks.
+
+# %% tags=["nbval-ignore-output"]
+if HAS_TRITON:
+    how = "compiled, on the GPU" if DEVICE == "cuda" else "in the interpreter, on the CPU"
+    print(f"Triton {triton.__version__}: the kernels below run {how}.")
+else:
+    print("Triton is not installed here. The kernels below are shown and not run; the loop above has their numbers.")
+    print("On Linux: pip install triton==3.7.1, then restart the kernel of this notebook.")
+
+# %%
+jit = triton.jit if HAS_TRITON else lambda kernel: kernel
+n_tiles = math.ceil(L / TILE)
+
+
+def launch(kernel, grid: tuple[int, ...], *arguments: object) -> bool:
+    """Run the programs of a kernel; says whether they ran."""
+    if HAS_TRITON:
+        kernel[grid](*arguments, D=D, BLOCK=TILE)
+    else:
+        print("not run: Triton is not installed")
+    return HAS_TRITON
+
+
+def report(name: str, ours: Tensor, expected: Tensor) -> None:
+    """Say that two tensors are the same, or stop."""
+    difference = (ours - expected).abs().max().item()
+    print(f"{name}: largest difference below 1e-5: {difference < 1e-5}")
+    assert difference < 1e-5
+
+# %% [markdown]
+# ### Stage 1: one tile of q kᵀ
+#
+# A program for each tile of queries and each tile of keys. Row i of a head begins at i · D. The mask leaves out the rows
+# beyond the last one; zeros stand in for them.
+
+# %%
+@jit
+def load_rows(x, rows, n, D: tl.constexpr):
+    """Rows of x (n, D), zeros where there are none."""
+    return tl.load(x + rows[:, None] * D + tl.arange(0, D)[None, :], mask=rows[:, None] < n, other=0.0)
+
+
+@jit
+def scores_kernel(q, k, scores, L, D: tl.constexpr, BLOCK: tl.constexpr):
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    keys = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    tile = tl.dot(load_rows(q, rows, L, D), tl.trans(load_rows(k, keys, L, D)), input_precision="ieee")
+    exists = (rows[:, None] < L) & (keys[None, :] < L)
+    tl.store(scores + rows[:, None] * L + keys[None, :], tile, mask=exists)
+
+# %% tags=["nbval-ignore-output"]
+scores = torch.empty(L, L, device=DEVICE)
+if launch(scores_kernel, (n_tiles, n_tiles), q, k, scores, L):
+    report("q kᵀ", scores, q @ k.T)
+
+# %% [markdown]
+# ### Stage 2: the running softmax
+#
+# A program for each tile of queries now. It walks over its tiles of keys. `attend_tile` is `attend` of section 3, line
+# for line. Nothing of the size L × L is left.
+
+# %%
+@jit
+def attend_tile(acc, total, peak, q_tile, k, v, keys, n, visible, scale, D: tl.constexpr):
+    """Continue a running softmax over a tile of keys."""
+    scores = tl.dot(q_tile, tl.trans(load_rows(k, keys, n, D)), input_precision="ieee") * scale
+    scores = tl.where(visible, scores, float("-inf"))
+    new_peak = tl.maximum(peak, tl.max(scores, 1))
+    exps = tl.exp(scores - new_peak[:, None])
+    shrink = tl.exp(peak - new_peak)
+    acc = acc * shrink[:, None] + tl.dot(exps, load_rows(v, keys, n, D), input_precision="ieee")
+    return acc, total * shrink + tl.sum(exps, 1), new_peak
+
+
+@jit
+def store_rows(out, rows, n, tile, D: tl.constexpr):
+    """Write those of the rows that exist."""
+    tl.store(out + rows[:, None] * D + tl.arange(0, D)[None, :], tile, mask=rows[:, None] < n)
+
+
+@jit
+def full_kernel(q, k, v, out, L, scale, D: tl.constexpr, BLOCK: tl.constexpr):
+    first = tl.program_id(0) * BLOCK
+    rows = first + tl.arange(0, BLOCK)
+    q_tile = load_rows(q, rows, L, D)
+    acc = tl.zeros((BLOCK, D), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    peak = total - 1e30
+    for start in range(0, first + BLOCK, BLOCK):
+        keys = start + tl.arange(0, BLOCK)
+        visible = keys[None, :] <= rows[:, None]
+        acc, total, peak = attend_tile(acc, total, peak, q_tile, k, v, keys, L, visible, scale, D)
+    store_rows(out, rows, L, acc / total[:, None], D)
+
+# %% tags=["nbval-ignore-output"]
+scale, full = 1 / math.sqrt(D), torch.empty_like(q)
+if launch(full_kernel, (n_tiles,), q, k, v, full, L, scale):
+    report("full", full, alone(full_attention, q, k, v))
+
+# %% [markdown]
+# ### Stage 3: the chunk first
+#
+# The same walk in another order: first the tiles with keys of the chunk, then those with keys before it. In between the
+# running softmax is `chunk`, at the end it is `full`. Two outputs from one pass.
+#
+# The last tile has rows that do not exist. They do what the last row does, so that they never divide zero by zero, and
+# are not stored.
+
+# %%
+@jit
+def both_kernel(q, k, v, chunk, full, L, C, scale, D: tl.constexpr, BLOCK: tl.constexpr):
+    first = tl.program_id(0) * BLOCK
+    rows = first + tl.arange(0, BLOCK)
+    last = tl.minimum(first + BLOCK, L) - 1
+    query = tl.minimum(rows, last)
+    start_of_chunk = query // C * C
+    q_tile = load_rows(q, rows, L, D)
+    acc = tl.zeros((BLOCK, D), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    peak = total - 1e30
+    for start in range(first // C * C // BLOCK * BLOCK, last + 1, BLOCK):  # from the tile where a chunk begins
+        keys = start + tl.arange(0, BLOCK)
+        inside = (keys[None, :] >= start_of_chunk[:, None]) & (keys[None, :] <= query[:, None])
+        acc, total, peak = attend_tile(acc, total, peak, q_tile, k, v, keys, L, inside, scale, D)
+    store_rows(chunk, rows, L, acc / total[:, None], D)
+    for start in range(0, last // C * C, BLOCK):
+        keys = start + tl.arange(0, BLOCK)
+        before = keys[None, :] < start_of_chunk[:, None]
+        acc, total, peak = attend_tile(acc, total, peak, q_tile, k, v, keys, L, before, scale, D)
+    store_rows(full, rows, L, acc / total[:, None], D)
+
+# %% tags=["nbval-ignore-output"]
+chunk, full = torch.empty_like(q), torch.empty_like(q)
+if launch(both_kernel, (n_tiles,), q, k, v, chunk, full, L, C, scale):
+    report("chunk", chunk, alone(chunked_attention, q, k, v, C))
+    report("full ", full, alone(full_attention, q, k, v))
+
+# %% [markdown]
+# ### Stage 4: the bank, and λ
+#
+# The bank comes before the rest and is normalised at once, so that its accumulator can be used again. Each result is
+# multiplied with its λ as soon as it is there, and added to `mixed`: the **epilogue**. One output is written, once.
+
+# %%
+@jit
+def fused_kernel(q, k, v, q_mem, k_mem, v_mem, weights, out, L, C, m, scale, D: tl.constexpr, BLOCK: tl.constexpr):
+    first = tl.program_id(0) * BLOCK
+    rows = first + tl.arange(0, BLOCK)
+    last = tl.minimum(first + BLOCK, L) - 1
+    query = tl.minimum(rows, last)
+    start_of_chunk = query // C * C
+
+    q_tile = load_rows(q_mem, rows, L, D)
+    acc = tl.zeros((BLOCK, D), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    peak = total - 1e30
+    for start in range(0, m, BLOCK):
+        slots = start + tl.arange(0, BLOCK)
+        exists = slots[None, :] < m
+        acc, total, peak = attend_tile(acc, total, peak, q_tile, k_mem, v_mem, slots, m, exists, scale, D)
+    mixed = acc * (tl.load(weights + 2) / total)[:, None]
+
+    q_tile = load_rows(q, rows, L, D)
+    acc = tl.zeros((BLOCK, D), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    peak = total - 1e30
+    for start in range(first // C * C // BLOCK * BLOCK, last + 1, BLOCK):
+        keys = start + tl.arange(0, BLOCK)
+        inside = (keys[None, :] >= start_of_chunk[:, None]) & (keys[None, :] <= query[:, None])
+        acc, total, peak = attend_tile(acc, total, peak, q_tile, k, v, keys, L, inside, scale, D)
+    mixed += acc * (tl.load(weights + 1) / total)[:, None]
+
+    for start in range(0, last // C * C, BLOCK):
+        keys = start + tl.arange(0, BLOCK)
+        before = keys[None, :] < start_of_chunk[:, None]
+        acc, total, peak = attend_tile(acc, total, peak, q_tile, k, v, keys, L, before, scale, D)
+    mixed += acc * (tl.load(weights) / total)[:, None]
+    store_rows(out, rows, L, mixed, D)
+
+# %% tags=["nbval-ignore-output"]
+out = torch.empty_like(q)
+if launch(fused_kernel, (n_tiles,), *inputs, out, L, C, m, scale):
+    report("all at once, beside eager               ", out, by_definition(*inputs, C))
+    heads = [x[None, None] for x in inputs[:-1]]
+    package = hybrid_attention(*heads, weights, chunk_size=C, backend="triton")[0, 0]
+    report("all at once, beside the package's kernel", out, package)
+
+# %% [markdown]
+# That is the kernel. Open `kernels/triton_forward.py` now: `attend`, `add_path`, `attend_bank`, `attend_segment` and
+# `forward_kernel` are these stages, with six things more:
+#
+# - a second axis of the grid, for the heads of the batch;
+# - powers of two in place of powers of e: one instruction less for each score;
+# - tiles that no mask cuts are told apart, and not masked;
+# - RoPE can be applied to queries and keys as they are loaded, so that q is read once for all three paths;
+# - half precision is multiplied, and summed in float32;
+# - the log-sum-exp of each row and path is stored. The way back needs it.
+
+# %% [markdown] tags=["instructor"]
+# **The kernel.** Put the PyTorch loop and the fourth kernel side by side and let the room match lines. Do not explain
+# addresses; "row i begins at i · D" is enough.
+#
+# Let somebody put `print("keys", start, total)` into a loop and run two cells. It is the best argument for an
+# interpreter. In a compiled kernel the same has to be `tl.device_print`.
+#
+# **Ask:** "Why bank, chunk, before, and not the other way round?" (Chunk has to come before full, or full would have to
+# be taken apart again. And the bank, in whatever place, needs an accumulator of its own; done first and normalised at
+# once, it leaves one that is alive, and `mixed`. Registers are what is short: section 9.)
+
+# %% [markdown]
+# ## 7 The way back
+#
+# A kernel that keeps no scores has none when the gradient comes. It computes them again, tile by tile.
+
+# %%
+predict(
+    "08.kept",
+    "The way back wants the shares of a path again, from the scores and without another running softmax. What has to be "
+    "kept of the way forward, for each row and path?",
+    ["all shares of the row", "the output of the path", "one number"],
+)
+
+# %% [markdown]
+# A small case in float64: 8 tokens in chunks of 4, 3 slots. The way forward, and what is kept of it:
+
+# %%
+torch.manual_seed(4)
+L, C, m, D = 8, 4, 3, 4
+q, k, v, q_mem = torch.randn(4, L, D, dtype=torch.float64).unbind()
+k_mem, v_mem = torch.randn(2, m, D, dtype=torch.float64).unbind()
+weights = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+query, key = torch.arange(L)[:, None], torch.arange(L)[None, :]
+visible = torch.stack([key <= query, (key <= query) & (key >= query // C * C)])  # of full and of chunk
+
+scores, scores_mem = q @ k.T / math.sqrt(D), q_mem @ k_mem.T / math.sqrt(D)
+log_sums = scores.masked_fill(~visible, -math.inf).logsumexp(dim=-1)  # (2, L)
+log_sum_mem = scores_mem.logsumexp(dim=-1)
+shares = torch.exp(scores - log_sums[..., None]) * visible  # (2, L, L)
+shares_mem = torch.exp(scores_mem - log_sum_mem[:, None])
+print("kept:", tuple(log_sums.shape), "for full and chunk")
+print("each row of shares sums to 1:", torch.allclose(shares.sum(-1), torch.ones_like(log_sums)))
+assert torch.allclose(shares.sum(-1), torch.ones_like(log_sums)) and log_sums.numel() == 2 * L
+reveal("08.kept", "one number", "The log-sum-exp: a share is exp(score − log-sum-exp).")
+
+# %% [markdown]
+# P<sub>p</sub> are the shares of path p, and O = Σ λ<sub>p</sub> P<sub>p</sub> v is the output. dO is the gradient that
+# arrives at O. One step back, at the shares of path p, it is λ<sub>p</sub> dP with **dP = dO vᵀ**: for each pair, how
+# well the value fits what is wanted. It is the same dP for full and for chunk.
+#
+# One step further, through the softmax: a share that grows takes from the others of its row. So what counts is not dP
+# but how far it lies above the row's mean **D<sub>p</sub>**, the sum of P<sub>p</sub> ∘ dP over the keys:
+#
+# **dS = Σ λ<sub>p</sub> P<sub>p</sub> ∘ (dP − D<sub>p</sub>)**
+#
+# summed over the paths that share the scores. By hand, one row, two keys, one path, λ = 1: P = (¾, ¼), dP = (4, 0), so D
+# = 3 and dS = (¾ · 1, ¼ · −3) = (¾, −¾). What one score gains the other loses.
+#
+# **Exercise 2** ●●○ 13 minutes. The gradient of the scores that P paths share.
+#
+# <details><summary>Hint 1</summary>First dP (L, S), which has no path in it. Then D, a number for each path and
+# row.</details>
+# <details><summary>Hint 2</summary><code>shares * d_shares</code> is (P, L, S). Its sum over the keys, with
+# <code>keepdim=True</code>, is D (P, L, 1).</details>
+# <details><summary>Hint 3</summary>λ meets the paths as <code>weights[:, None, None]</code>. Sum over the paths last,
+# <code>dim=0</code>.</details>
+
+# %% tags=["exercise"]
+def score_gradient(shares: Tensor, weights: Tensor, d_out: Tensor, v: Tensor) -> Tensor:
+    """dS (L, S) from shares (P, L, S), λ (P,), the gradient of the output d_out (L, d_h), and v (S, d_h)."""
+    # BEGIN SOLUTION
+    d_shares = d_out @ v.T
+    means = (shares * d_shares).sum(dim=-1, keepdim=True)
+    return (weights[:, None, None] * shares * (d_shares - means)).sum(dim=0)
+    # END SOLUTION
+
+# %%
+score_gradient = check("08.score_gradient", score_gradient, otherwise=parts.score_gradient)
+by_hand = score_gradient(
+    torch.tensor([[[0.75, 0.25]]]), torch.ones(1), torch.tensor([[1.0]]), torch.tensor([[4.0], [0.0]])
+)
+assert by_hand.tolist() == [[0.75, -0.75]]
+
+# %% [markdown]
+# The rest is products of matrices. And λ? The output is a sum with the weights λ<sub>p</sub>, so dλ<sub>p</sub> is dO
+# times the output of path p, summed over everything. For one row that is dO · (P<sub>p</sub> v), the sum of
+# P<sub>p</sub> ∘ dP: it is D<sub>p</sub> once more. **dλ<sub>p</sub> = Σ D<sub>p</sub>**, over the rows. All seven
+# gradients:
+
+# %%
+d_out = torch.randn(L, D, dtype=torch.float64)
+d_scores = score_gradient(shares, weights[:2], d_out, v)
+d_scores_mem = score_gradient(shares_mem[None], weights[2:], d_out, v_mem)
+means = (shares * (d_out @ v.T)).sum(dim=-1)  # D of full and of chunk, (2, L)
+mean_mem = (shares_mem * (d_out @ v_mem.T)).sum(dim=-1)
+ours = {
+    "q": d_scores @ k / math.sqrt(D),
+    "k": d_scores.T @ q / math.sqrt(D),
+    "v": (weights[:2, None, None] * shares).sum(dim=0).T @ d_out,
+    "q_mem": d_scores_mem @ k_mem / math.sqrt(D),
+    "k_mem": d_scores_mem.T @ q_mem / math.sqrt(D),
+    "v_mem": weights[2] * shares_mem.T @ d_out,
+    "λ": torch.stack([*means.sum(dim=1), mean_mem.sum()]),
+}
+
+# %%
+leaves = [x.clone().requires_grad_() for x in (q, k, v, q_mem, k_mem, v_mem, weights)]
+by_autograd = torch.autograd.grad((by_definition(*leaves, C) * d_out).sum(), leaves)
+for (name, gradient), expected in zip(ours.items(), by_autograd, strict=True):
+    print(f"gradient of {name:5} as autograd has it: {torch.allclose(gradient, expected, rtol=0, atol=1e-12)}")
+    assert torch.allclose(gradient, expected, rtol=0, atol=1e-12)
+
+# %% [markdown]
+# Two more identities, and you can read `kernels/triton_dq.py`. First: inside the chunk the shares of full need no exp of
+# their own. They are those of the chunk times ρ = exp(log-sum-exp of chunk − log-sum-exp of full), one number a row.
+
+# %%
+ρ = torch.exp(log_sums[1] - log_sums[0])
+print("inside the chunk full is ρ times chunk:", torch.allclose(shares[0] * visible[1], ρ[:, None] * shares[1]))
+print("ρ:", ρ)
+assert torch.allclose(shares[0] * visible[1], ρ[:, None] * shares[1])
+assert torch.allclose(ρ[:C], torch.ones_like(ρ[:C])) and ρ[C:].max() < 1
+
+# %% [markdown]
+# In the first chunk ρ is 1: nothing lies before it, and full is chunk.
+#
+# Second: D is needed before the first product, and no path's own output was kept. But Σ λ<sub>p</sub> D<sub>p</sub> is
+# the sum of dO ∘ O over a row, and O is there. Of the three D, one follows from the two others. So the kernel looks
+# twice at the keys of the bank and of the chunk, which are few, and once at all the others.
+
+# %%
+out = by_definition(q, k, v, q_mem, k_mem, v_mem, weights, C)
+mixed_means = weights[0] * means[0] + weights[1] * means[1] + weights[2] * mean_mem
+print("Σ λ D is the row's sum of dO ∘ O:", torch.allclose(mixed_means, (d_out * out).sum(dim=-1)))
+assert torch.allclose(mixed_means, (d_out * out).sum(dim=-1))
+
+# %% [markdown] tags=["instructor"]
+# **The way back.** The mistake worth waiting for is one D for all paths, the row's sum of dO ∘ O: everybody writes it who
+# knows the backward of FlashAttention by heart. The check says so.
+#
+# **Ask:** "Why does each row of dS sum to zero?" (Adding a number to all scores of a row changes nothing.)
+
+# %% [markdown]
+# ## 8 The package's backends
+#
+# `hybrid_attention` has one signature and four implementations, its backends.
+#
+# | backend | how | where |
+# |---|---|---|
+# | `eager` | every softmax written out; the reference | anywhere, any dtype |
+# | `sdpa` | three calls of torch's fused attention, chunks folded into the batch (03) | anywhere, any dtype |
+# | `flex` | one launch of FlexAttention, a head for each path | CUDA; on a CPU slowly, and without gradients |
+# | `triton` | one kernel forward, two backward | CUDA; float32, float16, bfloat16; d_h up to 128 |
+#
+# What `auto` takes, by the first line that fits:
+#
+# | tensors | takes | because |
+# |---|---|---|
+# | on a CPU, or a Mac's GPU | `sdpa` | Triton has no compiler for them; FlexAttention has no backward there |
+# | on CUDA, without Triton | `sdpa` | there is nothing to compile the kernels with |
+# | on CUDA, float64, or heads wider than 128 | `sdpa` | the kernels do not take them |
+# | on CUDA, float32 | `sdpa` | right, but not fast: three products of tensor cores for one, in small tiles |
+# | on CUDA, float16 and bfloat16 | `triton` | this notebook |
+
+# %%
+print("auto, on a CPU:", suited(torch.zeros(1, 1, 1, 16)))
+assert suited(torch.zeros(1, 1, 1, 16)) == "sdpa"
+
+# %% [markdown]
+# They are one function, so they must give the same numbers: the output, and the gradients of q, k, v, of the bank's
+# three and of λ. How close is published in `kernels/limits.py`: the largest difference of a tensor from float64 on the
+# same, rounded inputs, relative to the tensor's largest number where that is above one. 45 tokens in chunks of 12, 10
+# slots, two heads:
+
+# %%
+def results(tensors: list[Tensor], dtype: torch.dtype, backend: str) -> list[Tensor]:
+    """The output, and where the backend has them the gradients of all seven inputs, in float64."""
+    has_backward = backend != "flex" or DEVICE == "cuda"
+    leaves = [x.to(dtype).requires_grad_(has_backward) for x in tensors]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on a CPU torch warns that FlexAttention is not compiled
+        output = hybrid_attention(*leaves, chunk_size=12, backend=backend)
+    found = [output]
+    if has_backward:
+        direction = torch.linspace(-1, 1, output.numel(), dtype=dtype, device=DEVICE).view(output.shape)
+        found += torch.autograd.grad((output * direction).sum(), leaves)
+    return [x.detach().double() for x in found]
+
+
+def furthest(backend: str, dtype: torch.dtype) -> tuple[float, int]:
+    """The largest difference from float64 of any tensor, as the tolerance counts it; how many tensors there are."""
+    torch.manual_seed(5)
+    sizes = [(1, 2, rows, 16) for rows in (45, 45, 45, 45, 10, 10)] + [(3,)]
+    rounded = [torch.randn(size).to(DEVICE, dtype) for size in sizes]
+    expected = results(rounded, torch.float64, "eager")
+    ours = results(rounded, dtype, backend)
+    gaps = [(one - other).abs().max() / other.abs().max().clamp(min=1) for one, other in zip(ours, expected, strict=False)]
+    return max(gaps).item(), len(ours)
+
+# %% tags=["nbval-ignore-output"]
+for backend in ("eager", "sdpa", "flex", *(["triton"] if HAS_TRITON else [])):
+    for dtype in (torch.float32, torch.float16):
+        gap, tensors = furthest(backend, dtype)
+        print(f"{backend:6} {str(dtype)[6:]}: {tensors} tensors, furthest {gap:.0e}, allowed {TOLERANCES[dtype]:.0e}")
+        assert gap < TOLERANCES[dtype] and tensors == (1 if backend == "flex" and DEVICE == "cpu" else 8)
+
+# %% [markdown]
+# One tensor of `flex` on a CPU is the output: who asks for its gradients there is told to take `sdpa`. The tests draw
+# sizes at random and ask the same of every dtype, of every choice of paths, of lengths that no tile divides and of banks
+# without a slot (`test_kernels_triton.py`). With a GPU they run the kernels compiled, elsewhere in the interpreter.
+
+# %% [markdown]
+# ## 9 The size of a tile
+#
+# Large tiles read less. Every tile of queries reads the keys again, so half as many tiles read half as much. But a tile
+# lives in registers and in **shared memory**, and of these a **multiprocessor** has only so many. An H100 has 132
+# multiprocessors, each with 65,536 registers, at most 255 of them for a thread, and with 228 KB of shared memory
+# (NVIDIA's CUDA programming guide, compute capability 9.0). As many programs as fit run on it side by side; while one
+# waits for memory, another computes. How many that is, is the **occupancy**.
+#
+# A **warp** is 32 threads that step together; a program's numbers are spread over the threads of its warps. **Stages**
+# are the tiles of keys that are on their way, or worked on, at a time. Move the sliders: forward, bfloat16, the large
+# size of section 1. What fits is an estimate, fitted to what Triton's compiler says of 21 choices. Orange is what there
+# is too little of for one program more.
+
+# %%
+sizes = TileSizes()
+size_explorer = Explorer(
+    sizes,
+    title="What a tile costs, on an H100",
+    queries=SelectionSlider(options=(16, 32, 64, 128, 256), value=128, description="queries"),
+    keys=SelectionSlider(options=(16, 32, 64, 128), value=64, description="keys"),
+    warps=SelectionSlider(options=(4, 8), value=8, description="warps"),
+    stages=IntSlider(3, 1, 4, description="stages"),
+)
+size_explorer
+
+# %% [markdown]
+# **Try.** Halve the queries, and see what becomes of the bytes. Then take 4 warps for 128 queries: half as many threads
+# share the tile, and each would need more registers than it can have. What does not fit is **spilled**: kept in memory,
+# which is slow.
+
+# %%
+print(size_explorer.set())
+asked, room = sizes.cost.bytes, sizes.occupancy
+assert (room.programs, room.limit) == (1, "registers") and sizes.seconds is None
+print(size_explorer.set(queries=64))
+assert 1.7 < sizes.cost.bytes / asked < 2
+print(size_explorer.set(warps=4))
+assert sizes.occupancy.registers > H100.registers_per_thread
+print(size_explorer.set(queries=16, keys=32, warps=4, stages=2))
+assert sizes.occupancy.programs == 4 and sizes.cost.bytes > 5 * asked
+assert sizes.occupancy == estimate(Choice(16, 32, 4, 2), width=64)
+assert not HAS_TRITON or (len(triton_launch.FORWARD_TILES[2]) == 4 and (128, 64, 8, 3) in triton_launch.FORWARD_TILES[2])
+print(size_explorer.set())
+
+# %% [markdown]
+# No formula knows the best one: it depends on what waits for what. The package lets Triton try four choices at the first
+# call with a new size, and keeps the fastest. The sliders began with one of them. Where a time was measured the widget
+# says it; none is stored yet.
+
+# %% [markdown] tags=["instructor"]
+# **The widget.** Take 16 by 32 with 4 warps: four programs, and 27 times the bytes that are compulsory. Then 128 by 64
+# with 8: one program, four times. **Ask:** "More programs are better, are they not?" (They hide waiting. Larger tiles
+# wait less. Which is faster has to be measured.)
+
+# %% [markdown]
+# ## Recap
+#
+# 1. Done one after the other, three attentions move nearly five times the bytes of one pass, most of it to add up.
+# 2. The roof decides what that costs: products are paid once anyway, and everything beside them waits for memory.
+# 3. A softmax can run over keys in any order. Begun with the chunk, it is `chunk` on its way to `full`.
+# 4. One number a row brings all shares back: exp(score − log-sum-exp). dλ is the sum of D.
+# 5. Every backend keeps a published tolerance, values and gradients, on the CPU in an interpreter too.
+#
+# ## Ledger
+#
+# | Paper | Our equation | Code | Test | Left open, and our choice |
+# |---|---|---|---|---|
+# | fusion of full, chunked and memory attention | bank; then the running softmax over the chunk's keys, then over those before it; Σ λ A | `kernels/triton_forward.py`: `attend`, `attend_segment`, `forward_kernel` | `test_kernels_triton.py`: `test_float32`, `test_edges`; `test_kernels_traffic.py`: `test_the_forward_reads_what_full_attention_reads` | how the three are computed; in one pass, chunk first |
+# | learned mixing weights | dS = Σ λ P ∘ (dP − D), dλ = Σ D | `kernels/triton_dq.py`: `through_both_paths`; `kernels/triton_dkv.py`: `add_to_keys` | `test_kernels_triton.py`: `test_any_weights`, `test_every_subset_of_paths` | nothing is said of gradients; shares again from saved log-sum-exps |
+# | efficiency | operations and bytes of each way | `kernels/counting.py`: `count` | `test_kernels_counting.py`: `test_the_kernels_move_what_is_counted` | what is compared; each way, beside causal attention alone |
+# | no code | four backends, tolerances published | `kernels/limits.py`: `obstacle`; `kernels/__init__.py`: `hybrid_attention`, `suited` | `test_backends.py`: `test_float64`; `test_kernels_choice.py`: `test_auto_picks_by_device_dtype_and_shape` | which implementation is right; all, within a tolerance of float64 |
+#
+# ## What to tweak next
+#
+# The cells assert what the prose says. Where your change makes it untrue, the assertion stops the cell, as it should.
+#
+# - Section 6: put `print("keys", start, total)` into the first loop of `full_kernel`, and run that cell and the next.
+# - Section 6: let `fused_kernel` go over the keys before the chunk first. What would have to be kept to have `chunk`?
+# - Section 6: a tile of 8 in place of 16 (`TILE`). What becomes of `reads`? Run section 6 from its beginning.
+# - Section 7: give both paths one D, `(d_out * out).sum(-1)`. Which gradients are still right?
+# - Section 9: is there a choice with two programs and less than 1 GB?
+#
+# Next: 09 Ablations and scaling, in the course's plan.

@@ -1,0 +1,72 @@
+"""The roofline: how fast a chip can do work of an intensity, and what that makes of the three attentions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..kernels.counting import Cost
+from ..kernels.occupancy import Chip, least_seconds
+from ..plots import PATH_COLOURS, PATH_MARKERS
+
+_OTHER_LOOKS = (("D", "0.45"), ("*", "black"))
+
+
+def roofline(pieces: Mapping[str, Cost], fused: Cost, chip: Chip) -> Figure:
+    """Where the pieces of the work and the fused kernel lie under the roof of ``chip``, and their least times.
+
+    Args:
+        pieces: what is done one after the other, by its name; those of the paths have the paths' colours.
+        fused: the same done at once.
+    """
+    figure, (roof, times) = plt.subplots(1, 2, figsize=(12.5, 5), width_ratios=[1.3, 1])
+    looks = _looks([*pieces, "all at once"])
+    _draw_roof(roof, chip)
+    for name, cost in (dict(pieces) | {"all at once": fused}).items():
+        marker, colour = looks[name]
+        # Work without a product of matrices is named, and has no place.
+        place = ([cost.intensity], [cost.flops / least_seconds(cost, chip) / 1e12]) if cost.flops else ([], [])
+        size = 24 if marker == "*" else 15
+        roof.plot(*place, marker, color=colour, markersize=size, markeredgecolor="white", zorder=3, label=name)
+    roof.legend(fontsize=15, loc="upper left", markerscale=0.8)
+    _draw_times(times, pieces, fused, chip, looks)
+    return figure
+
+
+def _looks(names: list[str]) -> dict[str, tuple[str, str]]:
+    others = iter(_OTHER_LOOKS)
+    return {name: (PATH_MARKERS[name], PATH_COLOURS[name]) if name in PATH_COLOURS else next(others) for name in names}
+
+
+def _draw_roof(ax: Axes, chip: Chip) -> None:
+    intensity = np.geomspace(1, 4096, 200)
+    ridge = chip.flops / chip.bytes
+    ax.plot(intensity, np.minimum(intensity * chip.bytes, chip.flops) / 1e12, color="0.2")
+    ax.axvline(ridge, color="0.6", linewidth=2, linestyle="--")
+    ax.text(ridge * 1.15, 3, f"{ridge:.0f}", color="0.3")
+    ax.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel="at most, TFLOP a second",
+           title=f"the roof of one {chip.name}")
+    ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+    ax.set_yticks([10, 100, 1000], ["10", "100", "1,000"])
+    ax.set(xlim=(1, 4096), ylim=(2, 2500))
+    ax.minorticks_off()
+
+
+def _draw_times(ax: Axes, pieces: Mapping[str, Cost], fused: Cost, chip: Chip, looks: dict) -> None:
+    left = 0.0
+    for name, cost in pieces.items():
+        width = least_seconds(cost, chip) * 1e3
+        ax.barh(0, width, left=left, color=looks[name][1], edgecolor="white", height=0.5)
+        left += width
+    at_once = least_seconds(fused, chip) * 1e3
+    ax.barh(1, at_once, color=looks["all at once"][1], height=0.5)
+    for row, width in enumerate((left, at_once)):
+        ax.text(width, row, f" {width:.2g}", va="center")
+    ax.set_yticks([0, 1], ["one after\nthe other", "all at\nonce"])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set(xlim=(0, left * 1.25), xlabel="least time (ms)", title="what the roof allows")
