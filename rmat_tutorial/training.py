@@ -406,8 +406,9 @@ def train(
         resume: go on with the run that ``out`` holds. Without it, ``out`` must not hold one.
         compiled: let torch.compile fuse what the blocks do with a segment. It takes half a minute and a C++ compiler
             before the first step, and again for segments of other lengths.
-        order: in which an RMAT reads segments, ``"segments"`` or ``"wavefront"``. As with ``compiled`` and ``graphs``,
-            a run is the same up to rounding and the masks of dropout, and may be resumed otherwise.
+        order: in which an RMAT reads segments, ``"segments"`` or ``"wavefront"``; a replay takes one at a time in
+            either. As with ``compiled`` and ``graphs``, a run is the same up to rounding and the masks of dropout, and
+            may be resumed otherwise.
         graphs: replay each step as a CUDA graph. Streams of a new length are captured first.
         checkpoint_every: steps between two writes of the training state. A run is also saved when it is stopped.
         progress: show a progress bar.

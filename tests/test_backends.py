@@ -10,6 +10,7 @@ from strategies import PATHS, SUBSETS, assert_one_line, gap, randn
 from torch.overrides import TorchFunctionMode
 
 from rmat_tutorial import hybrid_attention
+from rmat_tutorial.kernels import resolve_backend
 
 BACKENDS = ("eager", "sdpa", "auto")
 
@@ -67,6 +68,16 @@ def test_every_subset_of_paths(backend, paths):
 def test_each_row_may_have_its_own_weights(backend, dtype, paths):
     call = SIZES | {"chunk_size": 2, "batch": 3, "paths": paths}
     assert_equals(row_by_row(loop_hybrid), backend, call, dtype, weights=randn(3, len(paths)).softmax(-1))
+
+
+@pytest.mark.parametrize("backend", (*BACKENDS, "flex"))
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_weights_in_float32_leave_the_output_in_half_precision(backend):
+    """As autocast leaves them, whether each row has its own or not."""
+    *tensors, weights = (x.bfloat16() for x in make_inputs(2, 2, 5, 5, 3, 16, PATHS).values())
+    outputs = [resolve_backend(backend)(*tensors, λ, 2, PATHS) for λ in (weights.float(), weights.float().expand(2, 3))]
+    assert {output.dtype for output in outputs} == {torch.bfloat16}
+    assert gap(*outputs) < 1e-2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -21,7 +21,7 @@ from rmat_tutorial.evaluation import evaluate
 from rmat_tutorial.graphs import GraphedModel, Graphs
 from rmat_tutorial.language_model import build
 from rmat_tutorial.orders import ways
-from rmat_tutorial.tasks import RecallTask
+from rmat_tutorial.tasks import IGNORED, RecallTask
 from rmat_tutorial.training import Trainer, TrainingError, TrainSettings
 
 CUDA = torch.cuda.is_available()
@@ -131,9 +131,12 @@ def test_weights_are_read_where_they_are(captures):
     model.blocks[1].to_q.weight.mul_(2)  # as an optimiser changes them
     assert_near(graphed(tokens).logits, model(tokens).logits, 1e-6)
     assert len(captures) == 1
-    model.double()  # other tensors, elsewhere
-    assert_near(graphed(tokens).logits, model(tokens).logits, TOLERANCE)
+    model.head.weight.data = model.head.weight * 2  # elsewhere: a graph would go on reading where it was
+    assert_near(graphed(tokens).logits, model(tokens).logits, 1e-6)
     assert len(captures) == 2
+    model.double()
+    assert_near(graphed(tokens).logits, model(tokens).logits, TOLERANCE)
+    assert len(captures) == 3
 
 
 def test_evaluate_takes_it():
@@ -149,8 +152,9 @@ def test_evaluate_takes_it():
 # Training.
 
 
-def gradient(model, batch, length, before=0, **options):
-    """What ``backpropagate`` leaves in the parameters, and what it returns, for streams that begin after ``before``."""
+def gradient(model, batch, length, before=0, share=0.4, **options):
+    """What ``backpropagate`` leaves in the parameters, and what it returns, for streams that begin after ``before``
+    tokens and ask for a ``share`` of the next ones."""
     tokens = random_tokens(batch, length)
     with torch.no_grad():
         state = model(tokens_of(batch, before, seed=7)).state.detach() if before else None
@@ -158,7 +162,7 @@ def gradient(model, batch, length, before=0, **options):
         state = state.reset([0])  # a row that learns its slots
     model.zero_grad(set_to_none=True)
     torch.manual_seed(5)
-    reading = backpropagate(model, tokens.to(DEVICE), some_targets(tokens).to(DEVICE), state, **options)
+    reading = backpropagate(model, tokens.to(DEVICE), some_targets(tokens, share).to(DEVICE), state, **options)
     return {name: parameter.grad for name, parameter in model.named_parameters()}, reading
 
 
@@ -193,24 +197,41 @@ def test_a_graph_is_captured_once_and_knows_what_changes_it(captures):
     assert len(captures) == 1
     wanted, _ = gradient(model, 2, 20, gate_penalty=0.7)
     assert error(found, wanted) <= TOLERANCE
+    found, _ = gradient(model, 2, 20, learn=learn, gate_penalty=0.7, share=0.9)
+    assert error(found, gradient(model, 2, 20, gate_penalty=0.7, share=0.9)[0]) <= TOLERANCE
+    assert len(captures) == 1, "how many answers there are is an input"
     others = ({"gate_penalty": None}, {"gate_penalty": 0.7, "gate_margin": 0.5}, {"gate_penalty": 0.7, "before": 5},
-              {"gate_penalty": 0.7, "before": 3})
+              {"gate_penalty": 0.7, "before": 3}, {"gate_penalty": 0.7, "before": 4})
     for number, asked in enumerate(others, 1):
         found, _ = gradient(model, 2, 20, learn=learn, **asked)
         wanted, _ = gradient(model, 2, 20, **asked)
         assert error(found, wanted) <= TOLERANCE, asked
         assert len(captures) <= 1 + number
     found, _ = gradient(model, 2, 20, learn=learn, gate_penalty=0.7)
-    assert len(captures) == 4, "the stream that begins after whole segments needs no graph of its own"
+    assert len(captures) == 5, "the stream that begins after whole segments needs no graph of its own"
+
+
+def test_right_answers_are_found_and_no_others():
+    model, tokens = on_device(make_model()).train(), tokens_of(2, 20)
+    with torch.no_grad():
+        said = model(tokens).logits.argmax(-1)
+    targets = said.clone()
+    targets[:, ::3] = IGNORED
+    targets[:, 1] = (said[:, 1] + 1) % 60
+    reading = backpropagate(model, tokens, targets, learn=Graphs(model).learn)
+    assert torch.equal(reading.right, targets == said)
+    assert (reading.score.correct, reading.score.positions) == (2 * 12, 2 * 13)
 
 
 def test_windows_add_up_what_they_teach(captures):
     """Two windows of one shape: one graph, replayed twice before anything is done with the gradient."""
     model = on_device(make_model()).train()
-    way = {"backprop": "truncated", "backprop_segments": 2}
-    found, _ = gradient(model, 2, 20, learn=Graphs(model).learn, **way)
+    learn, way = Graphs(model).learn, {"backprop": "truncated", "backprop_segments": 2, "gate_penalty": 0.7}
+    found, _ = gradient(model, 2, 20, learn=learn, **way)
     assert len(captures) == 1
     assert error(found, gradient(model, 2, 20, **way)[0]) <= TOLERANCE
+    found, _ = gradient(model, 2, 30, learn=learn, **way)  # of more windows, each has a smaller part of the penalty
+    assert error(found, gradient(model, 2, 30, **way)[0]) <= TOLERANCE
 
 
 def test_bfloat16_is_that_of_the_plain_way():
