@@ -7,9 +7,10 @@
 # - run a softmax over keys that come tile by tile, in any order, and merge softmaxes over disjoint keys;
 # - read the fused kernel of the package line by line, because you have built it in four stages;
 # - write its way back from one saved number a row, with the gradient of λ;
-# - say what the size of a tile costs.
+# - say what the size of a tile costs;
+# - read segments in fewer steps than there are layers and segments.
 #
-# **Time:** 90 minutes, 25 of them for two exercises. Sections 1, 5 and 6 are the core.
+# **Time:** 97 minutes, 25 of them for two exercises. Sections 1, 5 and 6 are the core.
 #
 # **You need:** the softmax of 01, the chunks of 03, λ of 05. No GPU: kernels are written in Triton, and without a GPU
 # its interpreter runs them in numpy. Triton exists for Linux. Without it the PyTorch loop of section 6 does the same.
@@ -18,9 +19,9 @@
 # where others pay for one. Here the three come for the price of one.
 
 # %% [markdown] tags=["instructor"]
-# **Teaching plan.** 90 minutes alone, 105 with a room: 10 to count, 8 for the roofline, 10 for the running softmax, 14
-# for the merge, 8 for the picture, 20 for the kernel, 20 for the way back, 6 for the backends, 6 for the tile sizes, 3
-# for the recap. An exercise is in the time of its section.
+# **Teaching plan.** 97 minutes alone, 112 with a room: 10 to count, 8 for the roofline, 10 for the running softmax, 14
+# for the merge, 8 for the picture, 20 for the kernel, 20 for the way back, 6 for the backends, 6 for the tile sizes, 7
+# for the wavefront, 3 for the recap. An exercise is in the time of its section.
 #
 # With half an hour, teach section 1 up to the first prediction, section 5, and section 6 from the PyTorch loop to the
 # fourth kernel, side by side. The one sentence to leave in the room: the chunk's keys are a subset of the segment's.
@@ -33,11 +34,13 @@ import os
 import warnings
 from collections import Counter
 
+import matplotlib.pyplot as plt
 import torch
 from ipywidgets import IntSlider, SelectionSlider
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rmat_tutorial import chunked_attention, full_attention, hybrid_attention
+from rmat_tutorial import RMAT, RMATConfig, chunked_attention, full_attention, hybrid_attention
 from rmat_tutorial.chunks import pairs
 from rmat_tutorial.exercises import check
 from rmat_tutorial.kernels import HAS_TRITON, parts, suited
@@ -1010,13 +1013,127 @@ print(size_explorer.set())
 # wait less. Which is faster has to be measured.)
 
 # %% [markdown]
+# ## 10 Segments come one after the other
+#
+# However fast a kernel is, a segment waits for the bank that the segment before it has written. N layers read S segments
+# in N · S steps, and a step has the work of one segment in one layer. With small segments a GPU is done with it before
+# the next is launched.
+#
+# Must they wait so long? A layer needs of a segment what the layer below made of it, and its own bank after the segment
+# before. Nothing else. Two layers, three segments, and the earliest step of each:
+
+# %%
+def earliest(layers: int, segments: int) -> Tensor:
+    """The first step in which each layer can read each segment, (N, S)."""
+    step = torch.zeros(layers, segments, dtype=torch.int64)
+    for layer in range(layers):
+        for segment in range(segments):
+            below = step[layer - 1, segment] + 1 if layer else 0
+            bank = step[layer, segment - 1] + 1 if segment else 0
+            step[layer, segment] = max(below, bank)
+    return step
+
+
+print(earliest(2, 3))
+assert earliest(2, 3).tolist() == [[0, 1, 2], [1, 2, 3]]
+
+# %% [markdown]
+# Six pairs in four steps. In step 1 layer 0 reads segment 1 while layer 1 reads segment 0: each knows all that it needs.
+# What may run together lies on a diagonal, and the diagonal moves over the stream like a front. Look at how far the
+# numbers go on the left, and on the right.
+
+# %%
+N, S = 4, 8
+plain = torch.arange(S)[None, :] * N + torch.arange(N)[:, None]
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.4))
+for ax, steps_taken, title in zip(axes, (plain, earliest(N, S)), ("one after the other", "as early as can be"), strict=True):
+    ax.imshow(steps_taken, cmap="viridis", vmin=0, vmax=N * S - 1, aspect="auto")
+    for layer in range(N):
+        for segment in range(S):
+            number = int(steps_taken[layer, segment])
+            ax.text(segment, layer, number, ha="center", va="center", color="white" if number < 18 else "black")
+    ax.set(title=title, xlabel="segment", ylabel="layer", xticks=range(S), yticks=range(N), ylim=(-0.5, N - 0.5))
+    ax.grid(False)
+show(figure, "Two grids of four layers by eight segments, a number in each field: the step in which it is computed. Left 0 "
+     "to 31, upwards through each segment. Right 0 to 10, equal along diagonals.")
+print("steps:", int(plain.max()) + 1, "and", int(earliest(N, S).max()) + 1)
+assert (int(plain.max()) + 1, int(earliest(N, S).max()) + 1) == (N * S, S + N - 1)
+
+# %%
+predict(
+    "08.steps",
+    "8 layers and 32 segments, 256 pairs. How many steps are there along the diagonals?",
+    ["32", "39", "64", "128"],
+)
+
+# %%
+most = int(earliest(8, 32).max()) + 1
+reveal("08.steps", str(most), f"{most} = S + N − 1: one a segment, and the front has to climb 7 layers once.")
+assert most == 39
+
+# %% [markdown]
+# This is the **wavefront** (`wavefront.py`). The layers of a diagonal stand side by side in the batch, and each row is
+# multiplied with the matrices of its own layer. It is an order and no approximation: the logits are the same, and so are
+# the gradients. A model takes it when it is told to.
+
+# %%
+torch.manual_seed(6)
+model = RMAT(RMATConfig(vocab_size=50, d_model=32, n_heads=2, n_layers=8, segment_len=16, chunk_size=4, memory_slots=8,
+                        write_slots=4, gate="hard")).double()
+stream = torch.randint(50, (2, 32 * 16))
+
+
+class Launches(TorchDispatchMode):
+    """Counts what torch is asked to compute: on a GPU, about what is launched."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.number += 1
+        return function(*args, **(kwargs or {}))
+
+
+logits, gradients, launches = {}, {}, {}
+for order in ("segments", "wavefront"):
+    model.order = order
+    model.zero_grad()
+    with Launches() as counter:
+        logits[order] = model(stream).logits
+    logits[order].square().mean().backward()
+    gradients[order] = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    launches[order] = counter.number
+same = torch.allclose(logits["segments"], logits["wavefront"], rtol=0, atol=1e-10)
+same_gradients = all(torch.allclose(one, other, rtol=0, atol=1e-10) for one, other in zip(*gradients.values(), strict=True))
+print(f"the same logits: {same}; the same gradients, of {len(gradients['segments'])} parameters: {same_gradients}")
+print(f"{launches['segments'] / launches['wavefront']:.1f} times fewer operations are launched")
+assert same and same_gradients and len(gradients["segments"]) > 100
+assert 3 < launches["segments"] / launches["wavefront"] < 256 / 39
+
+# %% [markdown]
+# Not 256 / 39 = 6.6 times fewer: putting layers side by side takes operations of its own.
+#
+# What is left can be launched at once. A **CUDA graph** records the launches of a segment, or of a whole training window
+# forward and backward, and replays them as one (`graphs.py`). What it may contain is limited: fixed addresses, fixed
+# shapes, and nothing that waits for the GPU. So tokens and state are checked before, and copied into place.
+#
+# Does it pay? That has to be measured where launches are what one waits for. `python -m rmat_tutorial bench --device
+# cuda` does: the loop, the wavefront, the graph, and both. Nothing is stored yet, so nothing is claimed here.
+
+# %% [markdown] tags=["instructor"]
+# **The front.** Let the room fill the grid of 2 by 3 on the board before the cell. **Ask:** "Why does a recurrent network
+# over tokens not gain as much?" (It does the same; but here a step is a segment, large enough to be worth a launch, and
+# there are few of them.) "And full attention?" (It has nothing to wait for: all tokens at once. That is what the bank
+# costs.)
+
+# %% [markdown]
 # ## Recap
 #
 # 1. Done one after the other, three attentions move nearly five times the bytes of one pass, most of it to add up.
 # 2. The roof decides what that costs: products are paid once anyway, and everything beside them waits for memory.
 # 3. A softmax can run over keys in any order. Begun with the chunk, it is `chunk` on its way to `full`.
 # 4. One number a row brings all shares back: exp(score − log-sum-exp). dλ is the sum of D.
-# 5. Every backend keeps a published tolerance, values and gradients, on the CPU in an interpreter too.
+# 5. Every backend keeps a published tolerance, values and gradients. Segments wait for banks; along the diagonals N
+#    layers read S of them in S + N − 1 steps.
 #
 # ## Ledger
 #
@@ -1025,6 +1142,7 @@ print(size_explorer.set())
 # | fusion of full, chunked and memory attention | bank; then the running softmax over the chunk's keys, then over those before it; Σ λ A | `kernels/triton_forward.py`: `attend`, `attend_segment`, `forward_kernel` | `test_kernels_triton.py`: `test_float32`, `test_edges`; `test_kernels_traffic.py`: `test_the_forward_reads_what_full_attention_reads` | how the three are computed; in one pass, chunk first |
 # | learned mixing weights | dS = Σ λ P ∘ (dP − D), dλ = Σ D | `kernels/triton_dq.py`: `through_both_paths`; `kernels/triton_dkv.py`: `add_to_keys` | `test_kernels_triton.py`: `test_any_weights`, `test_every_subset_of_paths` | nothing is said of gradients; shares again from saved log-sum-exps |
 # | efficiency | operations and bytes of each way | `kernels/counting.py`: `count` | `test_kernels_counting.py`: `test_the_kernels_move_what_is_counted` | what is compared; each way, beside causal attention alone |
+# | recurrence over segments | layer l reads segment s in step l + s | `wavefront.py`: `Wavefront`; `graphs.py`: `Graphs` | `test_wavefront.py`: `test_the_same_logits_and_state_in_any_split`, `test_all_gradients_are_the_same`, `test_a_step_has_all_layers_that_can_run_and_no_row_is_read_in_vain` | the order; any that has what it needs, equal results |
 # | no code | four backends, tolerances published | `kernels/limits.py`: `obstacle`; `kernels/__init__.py`: `hybrid_attention`, `suited` | `test_backends.py`: `test_float64`; `test_kernels_choice.py`: `test_auto_picks_by_device_dtype_and_shape` | which implementation is right; all, within a tolerance of float64 |
 #
 # ## What to tweak next
