@@ -262,6 +262,6 @@ def test_a_notebook_that_was_not_run_shows_its_pictures(name, trusted, opened, f
     page = opened(f"{trusted}_{name}")
     stored = sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
     pictures = page.stored_pictures()
-    expect(pictures).to_have_count(stored)
+    expect(pictures).to_have_count(stored, timeout=60_000)  # cells appear one after the other, on a busy machine slowly
     assert all(picture.evaluate("image => image.naturalWidth > 0") for picture in pictures.all())
     assert page.errors() == []
