@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .config import GATES
 from .evaluation import PIECE
 from .language_model import LanguageModel, Output
-from .measuring import processor_seconds
+from .measuring import number_of_parameters, processor_seconds
 from .model import RMAT
 from .state import RMATState
 from .tasks import Source
@@ -160,7 +160,7 @@ def costs(
     seconds = median(processor_seconds(trainer.advance) for _ in range(REPEATS))
     tokens = settings.batch_size * settings.max_segments * model.config.segment_len
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": number_of_parameters(model),
         "training": {"tokens_per_second": tokens / seconds, "peak_bytes": peak},
         "generation": generation,
     }

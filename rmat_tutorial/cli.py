@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .commands import bench, compare, evaluate, figure, long_range, train
-from .jobs import COMMAND, command_line
+from .jobs import COMMAND, command_line, reason_of
 from .training import TrainingStopped
 
 
@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     except (ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
-        # Torch says on its first line what it lacks (memory, for the most part), and then where in its own code.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"{COMMAND} {options.command}: error: {reason}", file=sys.stderr)
+        print(f"{COMMAND} {options.command}: error: {reason_of(error)}", file=sys.stderr)
         return 2
     return 130
 

@@ -38,6 +38,11 @@ def command_line(words: Iterable[object]) -> str:
     return f"{COMMAND} {shlex.join(map(str, words))}"
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line. Torch says on its first line what it lacks, and then where in its own code."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @dataclass(frozen=True)
 class Job(ABC):
     """A command of the course that leaves a json behind.

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .baselines import KINDS
+from .claims import UNKNOWN, VERDICT, Claim
 from .jobs import Scoring, Training, open_desk
 from .recipes import RECIPES
 
@@ -250,17 +251,6 @@ def read_gaps(
 # What came of the bar.
 
 
-UNKNOWN = "not measured"
-
-
-class Claim(NamedTuple):
-    """A line of the bar: what was asked, what came, and whether that is enough; ``None`` where it was not measured."""
-
-    asked: str
-    found: str
-    met: bool | None
-
-
 def claims(result: Mapping[str, Any]) -> list[Claim]:
     """The lines of the bar, held against the result of the part ``bar``."""
     models = result["models"]
@@ -318,6 +308,5 @@ def describe(result: Mapping[str, Any]) -> str:
         lines += [f"  {score['reading']:>20} {score['tokens']:>12,} tokens: {100 * score['accuracy']:.2f} % "
                   f"of {score['positions']}" for score in model["scores"]]
     if result["part"] == "bar" and not result["quick"]:
-        verdict = {True: "met", False: "NOT MET", None: UNKNOWN}
-        lines += [f"{verdict[claim.met]:>12}  {claim.asked}: {claim.found}" for claim in claims(result)]
+        lines += [f"{VERDICT[claim.met]:>12}  {claim.asked}: {claim.found}" for claim in claims(result)]
     return "\n".join([*lines, *(f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"])])

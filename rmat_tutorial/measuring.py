@@ -9,13 +9,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import RMATConfig
 from .memory import GatedFIFOMemory
 from .validate import require_int
 
 LEAST_SECONDS = 0.2  # a clock that ticks in milliseconds is then right to a percent
+
+
+def number_of_parameters(model: nn.Module) -> int:
+    """How many numbers are trained in ``model``."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def processor_seconds(function: Callable[..., object], *inputs: Tensor) -> float:

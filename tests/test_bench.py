@@ -21,13 +21,14 @@ from rmat_tutorial.bench import attention, models, plan, rounds, tiles
 from rmat_tutorial.bench.attention import FLOOR, METHODS, NEEDS_CUDA, ROPE_BEFORE, ROPE_ON_LOAD
 from rmat_tutorial.bench.models import NAIVE, PACKAGE, RMAT_NAME
 from rmat_tutorial.bench.plan import LONG, ON_CPU, READING, SHORT, TRAINING, Case
-from rmat_tutorial.bench.published import number_of_parameters, published
+from rmat_tutorial.bench.published import published
 from rmat_tutorial.bench.recurrence import FASTEST
 from rmat_tutorial.bench.rounds import Effort, calls_needed, measure, ratio, spread
 from rmat_tutorial.cli import main
 from rmat_tutorial.config import BACKENDS
 from rmat_tutorial.kernels.counting import Shape
 from rmat_tutorial.kernels.limits import TOLERANCES
+from rmat_tutorial.measuring import number_of_parameters
 
 CPU = torch.device("cpu")
 SMALL = Shape(1, 2, 12, 16, 4, 3)

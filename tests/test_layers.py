@@ -11,7 +11,7 @@ PACKAGE = Path(rmat_tutorial.__file__).parent
 
 # From the bottom up. A module imports from lines above its own, or from its own line.
 LAYERS = (
-    "validate folders config",
+    "validate folders config claims",
     "rope attention chunks",
     "kernels memory tasks corpora own_text installed_text runs progress measuring",
     "state checkpoints",

@@ -6,6 +6,7 @@ import torch
 
 from ..config import ModelConfig, RMATConfig
 from ..language_model import build
+from ..measuring import number_of_parameters
 from ..validate import require_choice
 from .config import KINDS, BaselineConfig
 
@@ -15,7 +16,7 @@ TOLERANCE = 0.02  # of the number of parameters
 def count_parameters(config: ModelConfig) -> int:
     """The number of parameters of a model of ``config``; none is made."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(config).parameters())
+        return number_of_parameters(build(config))
 
 
 def matching(config: RMATConfig, kind: str) -> BaselineConfig:

@@ -13,11 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from ..config import BACKENDS, PATHS
+from ..jobs import reason_of
 from ..kernels import resolve_backend, suited
 from ..kernels.counting import WAYS, Shape, Tiles, count
 from ..kernels.sdpa import causal, sdpa
 from ..rope import rope_frequencies, rope_tables, rotate_pairs
-from .rounds import Effort, Run, measure, peak_of, per_second, ratio, reason_of
+from .rounds import Effort, Run, measure, peak_of, per_second, ratio
 
 FLOOR = "causal"
 CUDNN = "causal, cuDNN"
@@ -109,9 +110,7 @@ def methods(
 def random_inputs(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """q, k, v, q_mem, k_mem, v_mem and weights."""
     generator = torch.Generator(device).manual_seed(0)
-    rows = (*(shape.length,) * 4, shape.slots, shape.slots)
-    heads = (torch.randn(shape.batch, shape.heads, n, shape.width, dtype=dtype, device=device, generator=generator)
-             for n in rows)
+    heads = (torch.randn(sizes, dtype=dtype, device=device, generator=generator) for sizes in shape.of_tensors())
     weights = torch.full((len(PATHS),), 1 / len(PATHS), dtype=dtype, device=device)
     return tuple(x.requires_grad_() for x in (*heads, weights))
 

@@ -14,10 +14,12 @@ from tqdm.auto import tqdm
 
 from ..baselines import matching
 from ..config import RMATConfig
+from ..jobs import reason_of
 from ..language_model import LanguageModel, build
+from ..measuring import number_of_parameters
 from ..sampling import sample
-from .published import PACKAGE, number_of_parameters, published
-from .rounds import Effort, Measured, Run, measure, per_second, ratio, reason_of
+from .published import PACKAGE, published
+from .rounds import Effort, Measured, Run, measure, per_second, ratio
 
 RMAT_NAME = "rmat, auto"
 NAIVE = "rmat, naive loop"

@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 
     Attributes:
         shapes: of attention, by name.
-        tiled: the names of those for which tile sizes are tried, and how many choices; ``None`` tries all.
+        tiled: the names of those for which tile sizes are tried.
         lengths: of the streams in training and generation, in segments.
         stream: of the recurrence.
     """

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..baselines import count_parameters
 from ..config import RMATConfig
+from ..measuring import number_of_parameters
 
 PACKAGE = "recurrent-memory-transformer-pytorch"
 VERSION = "0.7.0"
@@ -41,7 +42,3 @@ def published(config: RMATConfig) -> nn.Module:
     per_width = next_width - narrowest
     width = max(1, 1 + round((count_parameters(config) - narrowest) / per_width))
     return RecurrentMemoryTransformerWrapper(of_width(width))
-
-
-def number_of_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

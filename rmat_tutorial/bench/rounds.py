@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..benchmark import peak_bytes
+from ..jobs import reason_of
 
 Run = Callable[[], object]
 Number = TypeVar("Number", int, float)
@@ -36,6 +37,11 @@ class Spread(NamedTuple):
     median: float
     low: float
     high: float
+
+    @property
+    def text(self) -> str:
+        """The median, and in brackets the quartiles."""
+        return f"{self.median:.2f} ({self.low:.2f}–{self.high:.2f})"
 
 
 class Measured(NamedTuple):
@@ -103,11 +109,6 @@ def _attempt(name: Hashable, call: Callable[[], Number], found: Measured) -> Num
     except Exception as error:
         found.reasons[name] = reason_of(error)
     return None
-
-
-def reason_of(error: Exception) -> str:
-    """Why something failed, in one line. Of an error of torch the first line says what, the others where."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def warm(run: Run, calls: int, device: torch.device) -> float:

@@ -13,8 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..folders import write_whole
+from ..jobs import reason_of
 from .plan import Case
-from .rounds import reason_of
 from .verdict import claims
 
 SAME = ("device", "kind", "threads", "versions", "quick")  # what two results must share to be one

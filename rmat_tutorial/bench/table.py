@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from ..long_range import UNKNOWN
+from ..claims import UNKNOWN, VERDICT
 from .attention import DIRECTIONS, YARDSTICKS
 from .models import RMAT_NAME
 from .recurrence import PLAIN
+from .rounds import Spread
 
 MEBIBYTE = 2**20
-VERDICT = {True: "met", False: "NOT MET", None: UNKNOWN}
 HEADINGS = {"forward": "forward", "both": "forward and backward"}
 
 
@@ -59,7 +59,7 @@ def found_text(claim: Mapping[str, Any]) -> str:
 
 def spread_text(spread: Mapping[str, float] | None) -> str:
     """The median, and in brackets the quartiles."""
-    return "–" if spread is None else f"{spread['median']:.2f} ({spread['low']:.2f}–{spread['high']:.2f})"
+    return "–" if spread is None else Spread(**spread).text
 
 
 def _tiles(case: Mapping[str, Any]) -> list[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..long_range import UNKNOWN, Claim
-from .attention import FLOOR
+from ..claims import UNKNOWN, Claim
+from .attention import DIRECTIONS, FLOOR
 from .models import NAIVE, RMAT_NAME
 from .plan import LONG, ON_CPU, READING, SHORT, TRAINING
 from .recurrence import FASTEST, PLAIN
 from .rounds import Spread, ratio
 
 NEEDS_CUDA = f"{UNKNOWN}: needs a CUDA device"
-FORWARD, BOTH = "forward", "both"
+FORWARD, BOTH = DIRECTIONS
 
 
 def claims(result: Mapping[str, Any]) -> list[Claim]:
@@ -34,11 +34,11 @@ def _of_the_kernels(result: Mapping[str, Any]) -> list[Claim]:
         at_most(f"{LONG}: triton forward and backward takes at most 1.35 ×, the aim", 1.35,
                 [_times(long, "triton", FLOOR, BOTH)]),
         at_least(f"{LONG}: triton is at least 1.25 × faster than sdpa, forward and with backward", 1.25,
-                 [_times(long, "sdpa", "triton", direction) for direction in (FORWARD, BOTH)]),
+                 [_times(long, "sdpa", "triton", direction) for direction in DIRECTIONS]),
         at_least(f"{SHORT}: triton is at least 2 × faster than sdpa, forward and with backward", 2.0,
-                 [_times(short, "sdpa", "triton", direction) for direction in (FORWARD, BOTH)]),
+                 [_times(short, "sdpa", "triton", direction) for direction in DIRECTIONS]),
         at_least(f"{LONG}: triton is at least 1.2 × faster than flex, forward and with backward", 1.2,
-                 [_times(long, "flex", "triton", direction) for direction in (FORWARD, BOTH)]),
+                 [_times(long, "flex", "triton", direction) for direction in DIRECTIONS]),
         _of_the_memory(long),
     ]
 
@@ -47,7 +47,7 @@ def _of_the_memory(case: Mapping[str, Any] | None) -> Claim:
     """Peak memory, beyond the inputs, against that of causal attention with the bank and two outputs."""
     asked = f"{LONG}: triton holds at most what causal attention does, the bank and two outputs"
     pairs = [(_found(case, "triton", direction, "peak_bytes"), _found(case, FLOOR, direction, "peak_bytes"))
-             for direction in (FORWARD, BOTH)]
+             for direction in DIRECTIONS]
     if any(None in pair for pair in pairs):
         return Claim(asked, UNKNOWN, None)
     shape, size = case["shape"], 4 if case["dtype"] == "float32" else 2
@@ -91,7 +91,7 @@ def at_least(asked: str, bound: float, found: Sequence[Spread | None]) -> Claim:
 
 def _claim(asked: str, found: Sequence[Spread | None], holds: Any) -> Claim:
     """A claim of spreads; one that is missing leaves it open, unless another fails it."""
-    shown = ", ".join(UNKNOWN if one is None else f"{one.median:.2f} ({one.low:.2f}–{one.high:.2f})" for one in found)
+    shown = ", ".join(UNKNOWN if one is None else one.text for one in found)
     if any(one is not None and not holds(one) for one in found):
         return Claim(asked, shown, False)
     return Claim(asked, shown or UNKNOWN, None if None in found or not found else True)

@@ -65,6 +65,11 @@ class Shape(NamedTuple):
         if self.length % self.chunk_size:
             raise ValueError(f"chunk_size must divide length ({self.length}), got {self.chunk_size}")
 
+    def of_tensors(self) -> list[tuple[int, int, int, int]]:
+        """The shapes of q, k, v, q_mem, k_mem and v_mem."""
+        rows = (*(self.length,) * 4, self.slots, self.slots)
+        return [(self.batch, self.heads, n, self.width) for n in rows]
+
 
 class Tiles(NamedTuple):
     """Sizes of the tiles of a fused kernel: ``BLOCK_M`` queries by ``BLOCK_N`` keys."""
@@ -310,6 +315,5 @@ def _triton_backward(shape: Shape, tiles: Tiles | None) -> Work:
 
 def _inputs(shape: Shape, dtype: torch.dtype) -> list[Tensor]:
     """What ``hybrid_attention`` takes, with shapes and without numbers: q, k, v, q_mem, k_mem, v_mem, weights."""
-    rows = (*(shape.length,) * 4, shape.slots, shape.slots)
-    heads = (torch.empty(shape.batch, shape.heads, n, shape.width, dtype=dtype, device="meta") for n in rows)
+    heads = (torch.empty(sizes, dtype=dtype, device="meta") for sizes in shape.of_tensors())
     return [*heads, torch.empty(len(PATHS), dtype=dtype, device="meta")]
