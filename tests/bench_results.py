@@ -27,12 +27,13 @@ def attention_case(name: str, plan: Plan, seconds: dict[str, float], peaks: dict
     }
 
 
-def models_case(part: str, name: str, seconds: dict[str, float]) -> dict[str, Any]:
+def models_case(part: str, name: str, tokens: int, seconds: dict[str, float]) -> dict[str, Any]:
     models: dict[str, Any] = {
         model: {"parameters": 1000, "seconds": [drift * time for drift in ROUNDS], "tokens_per_second": 1 / time}
         for model, time in seconds.items()
     }
-    return {"part": part, "name": name, "models": {**models, PACKAGE: {"reason": "not installed: pip install it"}}}
+    models[PACKAGE] = {"reason": "not installed: pip install it"}
+    return {"part": part, "name": name, "tokens": tokens, "models": models}
 
 
 def result(kind: str, changes: dict[tuple[str, str], float] | None = None) -> dict[str, Any]:
@@ -47,9 +48,9 @@ def result(kind: str, changes: dict[tuple[str, str], float] | None = None) -> di
         cases.append(attention_case(name, plan, own, {"triton": changes.get((name, "peak"), 0)}))
     for name in (READING, TRAINING):
         own = {PLAIN: 3.5, FASTEST: changes.get((name, FASTEST), 1.0)}
-        cases.append(models_case("recurrence", name, own))
+        cases.append(models_case("recurrence", name, 4096, own))
     for tokens in (1024, 4096):
         own = {RMAT_NAME: changes.get((f"T = {tokens}", RMAT_NAME), 1.0), NAIVE: 5.0, FULL: 2.0}
-        cases.append(models_case("generation", f"T = {tokens}", own))
+        cases.append(models_case("generation", f"T = {tokens}", tokens, own))
     return {"part": "benchmark", "kind": kind, "device": "a processor", "quick": False, "cases": cases, "claims": [],
             "failures": []}

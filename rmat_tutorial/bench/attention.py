@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,16 +16,17 @@ from ..config import BACKENDS, PATHS
 from ..jobs import reason_of
 from ..kernels import resolve_backend, suited
 from ..kernels.counting import WAYS, Shape, Tiles, count
-from ..kernels.sdpa import causal, sdpa
+from ..kernels.sdpa import causal, chunked, over_bank
 from ..rope import rope_frequencies, rope_tables, rotate_pairs
 from .rounds import Effort, Run, measure, peak_of, per_second, ratio
 
 FLOOR = "causal"
 CUDNN = "causal, cuDNN"
-COMPILED = "sdpa, compiled"
+CHUNKS, BANK = "chunks alone", "bank alone"  # what sdpa does beside causal attention, but for the mixing
+COMPILED = ("eager, compiled", "sdpa, compiled")
 ROPE_BEFORE, ROPE_ON_LOAD = "triton, rope before", "triton, rope on load"
-NEEDS_CUDA = ("triton", CUDNN, COMPILED, ROPE_BEFORE, ROPE_ON_LOAD)
-METHODS = (FLOOR, CUDNN, *BACKENDS, COMPILED, ROPE_BEFORE, ROPE_ON_LOAD)
+NEEDS_CUDA = ("triton", CUDNN, ROPE_BEFORE, ROPE_ON_LOAD)
+METHODS = (FLOOR, CUDNN, CHUNKS, BANK, *BACKENDS, *COMPILED, ROPE_BEFORE, ROPE_ON_LOAD)
 YARDSTICKS = ("eager", "sdpa", "flex", FLOOR)
 DIRECTIONS = ("forward", "both")
 TILES = Tiles(128, 64)  # what FlashAttention-2 takes at d_h = 64; for the bytes that are read again
@@ -45,22 +46,26 @@ class Ceiling(NamedTuple):
 
 
 def measure_attention(
-    shape: Shape, bar: tqdm, dtype: torch.dtype, ceiling: Ceiling, device: torch.device, effort: Effort
+    shape: Shape, bar: tqdm, names: Sequence[str], dtype: torch.dtype, ceiling: Ceiling, device: torch.device,
+    effort: Effort,
 ) -> dict[str, Any]:
-    """Time and peak memory of every method, forward and forward with backward, and the machine's ceilings.
+    """Time and peak memory of methods, forward and forward with backward, and the machine's ceilings.
+
+    Args:
+        names: of ``METHODS``.
 
     Returns:
         For json: ``shape``, ``dtype``; ``methods``: by name and direction ``seconds`` of each round and ``peak_bytes``,
         or the ``reason`` why not, and what the way costs; ``ratios``: by direction, name and yardstick; ``ceilings``.
     """
-    attends, reasons = methods(shape, dtype, device)
+    attends, reasons = methods(shape, names, dtype, device)
     runs = {(name, direction): run for name, both in attends.items() for direction, run in both.items()}
     limits = ceilings(ceiling, dtype, device)
     measured = measure({**runs, **limits}, device, effort, bar)
     # With CUDA a peak of the first call would be that of compiling and tuning: it is measured after the rounds.
     peaks = {key: peak_of(runs[key], device) for key in measured.seconds if key in runs}
     found: dict[str, Any] = {}
-    for name in METHODS:
+    for name in names:
         way = counted_as(name, shape, dtype, device)
         found[name] = {"cost": None if way is None else costs(way, shape, dtype)}
         for direction in DIRECTIONS:
@@ -87,15 +92,14 @@ def ratios(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def methods(
-    shape: Shape, dtype: torch.dtype, device: torch.device
+    shape: Shape, names: Sequence[str], dtype: torch.dtype, device: torch.device
 ) -> tuple[dict[str, dict[str, Run]], dict[str, str]]:
     """For each method that may run here its two directions; for the others the reason."""
-    if device.type == "cuda":
-        torch.compiler.reset()  # what was compiled for another shape would be compiled anew, for any
+    torch.compiler.reset()  # what was compiled for another shape would be compiled anew, for any
     inputs = random_inputs(shape, dtype, device)
     direction = torch.randn_like(inputs[0])
     attends, reasons = {}, {}
-    for name in METHODS:
+    for name in names:
         if name in NEEDS_CUDA and device.type != "cuda":
             reasons[name] = "needs a CUDA device"
             continue
@@ -126,8 +130,12 @@ def attention(name: str, inputs: tuple[Tensor, ...], chunk_size: int) -> Callabl
         return lambda: alone(q, k, v, (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION))
     if name == CUDNN:
         return lambda: alone(q, k, v, (SDPBackend.CUDNN_ATTENTION,))
-    if name == COMPILED:
-        return partial(torch.compile(sdpa), *inputs, chunk_size, PATHS)
+    if name == CHUNKS:
+        return lambda: chunked(q, k, v, chunk_size)
+    if name == BANK:
+        return lambda: over_bank(q, k_mem, v_mem)
+    if name in COMPILED:
+        return partial(torch.compile(resolve_backend(name.split(",")[0])), *inputs, chunk_size, PATHS)
     if name in (ROPE_BEFORE, ROPE_ON_LOAD):
         run = resolve_backend("triton")
         tables = rope_tables(torch.arange(q.shape[2], device=q.device),

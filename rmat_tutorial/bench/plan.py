@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..config import RMATConfig
 from ..kernels.counting import Shape
-from .attention import Ceiling, measure_attention
+from .attention import COMPILED, METHODS, Ceiling, measure_attention
 from .models import Sizes, measure_generation, measure_training
 from .recurrence import Stream, measure_recurrence
 from .rounds import Effort
@@ -113,7 +113,9 @@ def cases(device: torch.device, quick: bool) -> list[Case]:
     """What is measured on ``device``, the shapes of the bars first."""
     plan = CUDA if device.type == "cuda" else CPU
     plan = trial(plan) if quick else plan
-    options = {"dtype": plan.dtype, "ceiling": plan.ceiling, "device": device, "effort": plan.attention}
+    methods = [name for name in METHODS if name not in COMPILED or not quick]  # compiling takes a minute
+    options = {"names": methods, "dtype": plan.dtype, "ceiling": plan.ceiling, "device": device,
+               "effort": plan.attention}
     found = [Case("attention", name, partial(measure_attention, shape, **options))
              for name, shape in plan.shapes.items()]
     for segments in plan.lengths:

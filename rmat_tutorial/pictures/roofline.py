@@ -13,6 +13,7 @@ from ..kernels.counting import Cost
 from ..kernels.occupancy import Chip, least_seconds
 from ..plots import PATH_COLOURS, PATH_MARKERS
 
+TERA, GIGA = 1e12, 1e9
 _OTHER_LOOKS = (("D", "0.45"), ("*", "black"))
 
 
@@ -25,7 +26,7 @@ def roofline(pieces: Mapping[str, Cost], fused: Cost, chip: Chip) -> Figure:
     """
     figure, (roof, times) = plt.subplots(1, 2, figsize=(12.5, 5), width_ratios=[1.3, 1])
     looks = _looks([*pieces, "all at once"])
-    _draw_roof(roof, chip)
+    draw_roof(roof, f"one {chip.name}", chip.flops, chip.bytes)
     for name, cost in (dict(pieces) | {"all at once": fused}).items():
         marker, colour = looks[name]
         # Work without a product of matrices is named, and has no place.
@@ -42,18 +43,29 @@ def _looks(names: list[str]) -> dict[str, tuple[str, str]]:
     return {name: (PATH_MARKERS[name], PATH_COLOURS[name]) if name in PATH_COLOURS else next(others) for name in names}
 
 
-def _draw_roof(ax: Axes, chip: Chip) -> None:
+def draw_roof(ax: Axes, name: str, flops: float, bytes: float) -> float:
+    """The most that ``name`` can do in a second, by the operations for each byte, and where the one limit meets the
+    other.
+
+    Args:
+        flops, bytes: a second, at the most.
+
+    Returns:
+        What a 1 on the y axis stands for, in operations a second.
+    """
+    unit, unit_name = (TERA, "TFLOP") if flops >= TERA else (GIGA, "GFLOP")
     intensity = np.geomspace(1, 4096, 200)
-    ridge = chip.flops / chip.bytes
-    ax.plot(intensity, np.minimum(intensity * chip.bytes, chip.flops) / 1e12, color="0.2")
+    ridge = flops / bytes
+    ax.plot(intensity, np.minimum(intensity * bytes, flops) / unit, color="0.2")
     ax.axvline(ridge, color="0.6", linewidth=2, linestyle="--")
-    ax.text(ridge * 1.15, 3, f"{ridge:.0f}", color="0.3")
-    ax.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel="at most, TFLOP a second",
-           title=f"the roof of one {chip.name}")
-    ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
-    ax.set_yticks([10, 100, 1000], ["10", "100", "1,000"])
-    ax.set(xlim=(1, 4096), ylim=(2, 2500))
+    low, high = flops / 500 / unit, 2.5 * flops / unit
+    ax.text(ridge * 1.15, 1.5 * low, f"{ridge:.0f}", color="0.3")
+    ax.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel=f"{unit_name} a second",
+           title=f"the roof of {name}", xlim=(1, 4096), ylim=(low, high))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:,g}")
     ax.minorticks_off()
+    return unit
 
 
 def _draw_times(ax: Axes, pieces: Mapping[str, Cost], fused: Cost, chip: Chip, looks: dict) -> None:
