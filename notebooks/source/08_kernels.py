@@ -29,24 +29,39 @@
 # %%
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
 import warnings
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from ipywidgets import IntSlider, SelectionSlider
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch.fx import GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm.auto import tqdm
 
 from rmat_tutorial import RMAT, RMATConfig, chunked_attention, full_attention, hybrid_attention
+from rmat_tutorial.bench.attention import Ceiling, measure_attention
+from rmat_tutorial.bench.plan import LONG, ON_CPU
+from rmat_tutorial.bench.rounds import Effort
+from rmat_tutorial.bench.table import found_text
 from rmat_tutorial.chunks import pairs
+from rmat_tutorial.claims import VERDICT
+from rmat_tutorial.config import PATHS
 from rmat_tutorial.exercises import check
-from rmat_tutorial.kernels import HAS_TRITON, parts, suited
+from rmat_tutorial.folders import data
+from rmat_tutorial.kernels import HAS_TRITON, parts, resolve_backend, suited
 from rmat_tutorial.kernels.counting import WAYS, Cost, Shape, Tiles, count
 from rmat_tutorial.kernels.limits import TOLERANCES
 from rmat_tutorial.kernels.occupancy import H100, Choice, estimate, least_seconds
+from rmat_tutorial.pictures.benchmark import attention_times, measured_roof, model_speeds
 from rmat_tutorial.pictures.occupancy import LARGE, TileSizes
 from rmat_tutorial.pictures.roofline import roofline
 from rmat_tutorial.pictures.tiles import LONGEST, SIZES, TileMaps
@@ -972,7 +987,10 @@ for backend in ("eager", "sdpa", "flex", *(["triton"] if HAS_TRITON else [])):
 # is too little of for one program more.
 
 # %%
-sizes = TileSizes()
+benchmarks = {file.stem: json.loads(file.read_text()) for file in sorted((data() / "benchmarks").glob("*.json"))}
+sweeps = [case for result in benchmarks.values() for case in result["cases"]
+          if (case["part"], case["name"]) == ("tiles", LONG)]
+sizes = TileSizes(sweeps[0] if sweeps else None)
 size_explorer = Explorer(
     sizes,
     title="What a tile costs, on an H100",
@@ -991,7 +1009,7 @@ size_explorer
 # %%
 print(size_explorer.set())
 asked, room = sizes.cost.bytes, sizes.occupancy
-assert (room.programs, room.limit) == (1, "registers") and sizes.seconds is None
+assert (room.programs, room.limit) == (1, "registers") and (sizes.seconds is None) == (not sweeps)
 print(size_explorer.set(queries=64))
 assert 1.7 < sizes.cost.bytes / asked < 2
 print(size_explorer.set(warps=4))
@@ -1124,6 +1142,211 @@ assert 3 < launches["segments"] / launches["wavefront"] < 256 / 39
 # over tokens not gain as much?" (It does the same; but here a step is a segment, large enough to be worth a launch, and
 # there are few of them.) "And full attention?" (It has nothing to wait for: all tokens at once. That is what the bank
 # costs.)
+
+# %% [markdown]
+# ## 11 What torch.compile does by itself
+#
+# Could a compiler do all this? `torch.compile` writes down the operations of a function, as a **graph**, and makes
+# kernels of the graph. Give it `eager`, and look at the graph before kernels are made of it. A product of matrices is
+# called `bmm` there. By hand there are six forward: q kᵀ and P v, for each path.
+
+# %%
+predict(
+    "08.products",
+    "torch.compile reads `eager`, forward and backward. How many products of matrices does its forward graph have?",
+    ["three", "five", "six", "seven"],
+)
+
+# %%
+graphs: dict[str, Counter[str]] = {}
+
+
+def looking(direction: str) -> Callable[[GraphModule, Sequence[Tensor]], Callable]:
+    """A compiler that makes nothing new of a graph, and counts its operations."""
+
+    def compiler(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable:
+        graphs[direction] = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return make_boxed_func(graph.forward)
+
+    return compiler
+
+
+look = aot_autograd(fw_compiler=looking("forward"), bw_compiler=looking("backward"),
+                    partition_fn=min_cut_rematerialization_partition)
+torch.compiler.reset()
+torch.manual_seed(7)
+tensors = [torch.randn(1, 2, rows, 16, requires_grad=True) for rows in (64, 64, 64, 64, 8, 8)]
+shares = torch.full((3,), 1 / 3, requires_grad=True)
+torch.compile(resolve_backend("eager"), backend=look)(*tensors, shares, 16, PATHS).sum().backward()
+for direction, operations in graphs.items():
+    print(f"{direction:8} {operations.total():3} operations, {operations['aten.bmm.default']:2} products of matrices")
+products = graphs["forward"]["aten.bmm.default"]
+reveal("08.products", {3: "three", 5: "five", 6: "six", 7: "seven"}.get(products, str(products)),
+       f"{products}: the scores of the chunk are those of the segment, and it has noticed.")
+assert (products, graphs["backward"]["aten.bmm.default"]) == (5, 12)
+
+# %% [markdown]
+# It has found what section 1 found: the same q, the same k, one product. What stands between two products, masks and
+# exponents and sums, it makes into a few loops. But a product is a wall. It is a call to a library that takes whole
+# matrices from memory and puts whole matrices back, so the scores, L by L, still go out and come in again. To keep a
+# tile of them where it is computed, the softmax has to run while the keys still come. No rule about whole matrices
+# says that this gives the same. Section 3 did, with a rescaling. That is why torch has fused attention as operations of
+# its own, SDPA and FlexAttention, and why this notebook has a kernel.
+#
+# And the segments? Look at how the graph grows.
+
+# %%
+torch._logging.set_logs(dynamo=logging.ERROR)
+small = RMAT(RMATConfig(vocab_size=50, d_model=16, n_heads=2, n_layers=1, segment_len=16, chunk_size=4, memory_slots=4,
+                        write_slots=2))
+sizes_of_graphs = {}
+for segments in (1, 2, 4):
+    torch.compiler.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seen = torch._dynamo.explain(small)(torch.zeros(1, 16 * segments, dtype=torch.int64))
+    sizes_of_graphs[segments] = seen.op_count
+    print(f"{segments} segments: {seen.graph_count} graphs, {seen.op_count} operations")
+assert sizes_of_graphs[4] - sizes_of_graphs[2] == 2 * (sizes_of_graphs[2] - sizes_of_graphs[1]) > 0
+assert seen.graph_count == 2
+
+# %% [markdown]
+# The loop over the segments is written out. Twice the segments, twice the graph; a stream of another length is compiled
+# anew. So the package compiles what one block does with one segment, and goes through the loop as ever (`train
+# --compile`, `training.py`: `compile_segments`). Two graphs and not one: on the way in, tokens that the vocabulary does
+# not have are refused. That needs a number from a tensor, and Python has to decide. It is called a **graph break**.
+
+# %% [markdown] tags=["instructor"]
+# **The compiler.** **Ask:** "Six products have become five. Why not four?" (Segment and chunk have the same scores, and
+# different shares: P v are two products.) "And in the fused kernel?" (There P v of the chunk is computed once too: the
+# running sum, before it goes on to the keys before the chunk, is that of the chunk.)
+
+# %% [markdown]
+# ## 12 Measured
+#
+# `python -m rmat_tutorial bench` times every way to do it. It goes through them in rounds, in another order in each, and
+# takes ratios within a round: a machine that slows down slows both. What came is in `data/benchmarks/`, a file for each
+# device, `--device cuda` for a GPU.
+
+# %%
+for name, result in benchmarks.items():
+    print(f"{name}: {result['device']}, torch {result['versions']['torch']}: {result['command']}")
+measured = {(case["part"], case["name"]): case for case in benchmarks["cpu"]["cases"]}
+on_cpu = measured["attention", ON_CPU]
+by_count = {direction: on_cpu["methods"]["sdpa"]["cost"][direction]["flops"] /
+            on_cpu["methods"]["causal"]["cost"][direction]["flops"] for direction in ("forward", "both")}
+print(f"operations of the three attentions, over those of causal attention: {by_count['both']:.2f}")
+
+# %%
+predict(
+    "08.measured",
+    "One thread of a CPU, forward and backward. How many times as long as causal attention alone does `sdpa` take, three "
+    "attentions one after the other?",
+    ["about 1.2", "about 2", "about 3"],
+)
+
+# %% [markdown]
+# Look at the distance between `eager` and `sdpa`, and between `sdpa` and the line at 1. Lines through the points reach
+# from the lower quartile of the rounds to the upper.
+
+# %%
+show(
+    attention_times(on_cpu),
+    "Points for each method, forward and with backward, by how many times as long as causal attention alone they take, on "
+    "a logarithmic axis. sdpa lies a little right of 1, eager near 7 to 9, flex without backward at about 30.",
+)
+times = {name: {direction: on_cpu["ratios"][direction].get(name, {}).get("causal", {}).get("median")
+                for direction in ("forward", "both")} for name in on_cpu["methods"]}
+sdpa_time = times["sdpa"]["both"]
+reveal("08.measured", nearest([1.2, 2, 3], sdpa_time, by_ratio=True), f"{sdpa_time:.2f} times.")
+assert sdpa_time < 1.4 and times["eager"]["both"] > 4
+
+# %% [markdown]
+# Three for the price of one and a quarter, without a kernel of our own. A CPU has few multipliers for the bytes that it
+# moves, its caches hold a chunk, and operations are what one waits for. Where the quarter goes:
+
+# %%
+for name in ("chunks alone", "bank alone"):
+    print(f"{name:13} {times[name]['both']:.2f} of causal attention")
+print(f"what is left, mixing with λ: {sdpa_time - 1 - times['chunks alone']['both'] - times['bank alone']['both']:.2f}")
+length, chunk_size, slots = (on_cpu["shape"][name] for name in ("length", "chunk_size", "slots"))
+print(f"by operations: chunks {pairs(length, chunk_size) / pairs(length, length):.2f}, "
+      f"bank {length * slots / pairs(length, length):.2f}")
+for name in ("eager", "eager, compiled", "sdpa, compiled"):
+    print(f"{name:15} {times[name]['forward']:.2f} forward, {times[name]['both']:.2f} with backward")
+
+# %% [markdown]
+# Chunks and bank cost more than their operations: a product of 64 rows is not done as fast as one of 1,024. And a
+# compiler without fused attention makes `eager` faster, but does not make it `sdpa`.
+#
+# Where do the ways lie under the roof of this machine? Its two lines were measured in the same run, with a product of
+# matrices and with a copy. Look at how far the points are from the roof.
+
+# %%
+show(
+    measured_roof(on_cpu, benchmarks["cpu"]["device"]),
+    "Operations a second by operations for each byte, on logarithmic axes, under a roof that rises to about 4 operations "
+    "a byte. eager lies at the edge, sdpa and causal far to the right of it, at about half of the roof.",
+)
+
+# %% [markdown]
+# Here the ridge lies at a few operations for each byte; on an H100 it was 295. `sdpa` and `causal` are far to the right
+# of it and reach half of what a large product of matrices reaches. The extra bytes of `sdpa` (section 1) do not matter
+# here. On a GPU they would: that is what the kernel is for.
+#
+# Now whole models of one size, with two layers. Beside the RMAT: the same with `eager`, full attention over the whole
+# stream, and the published package `recurrent-memory-transformer-pytorch` 0.7.0, which carries memory tokens from
+# segment to segment.
+
+# %%
+show(
+    model_speeds(benchmarks["cpu"]["cases"]),
+    "Tokens per second by length, on logarithmic axes, in training and in generation. The RMAT is level and on top; full "
+    "attention falls as the stream grows and crosses the others; the published package is level, and lower.",
+)
+for part in ("training", "generation"):
+    for name in sorted({name for kind, name in measured if kind == part}, key=lambda name: int(name[4:])):
+        ratios = {model: one["ratio"]["median"] for model, one in measured[part, name]["models"].items()}
+        print(f"{part}, {name}, over the RMAT:", ", ".join(f"{model} {ratio:.2f}" for model, ratio in ratios.items()))
+short, long = (measured["training", f"T = {tokens}"]["models"]["full attention"]["ratio"]["median"]
+               for tokens in (1024, 8192))
+assert long < 0.6 < short
+
+# %% [markdown]
+# The RMAT costs as much for each token of a long stream as of a short one: that is what segments and a bank are for.
+# Full attention costs more with every token before. In generation the naive loop reads the begun segment again for
+# each new token, where the RMAT keeps its keys and values; so does the published package.
+#
+# What was asked of all this, before it was measured, and what came:
+
+# %%
+for name, result in benchmarks.items():
+    for claim in result["claims"]:
+        print(f"{name}: {VERDICT[claim['met']]:>12}  {claim['asked']}{found_text(claim)}")
+assert {claim["met"] for claim in benchmarks["cpu"]["claims"]} >= {True, None}
+
+# %% [markdown]
+# TOLD
+#
+# Not measured is what needs a GPU. Is there one in your machine? This cell measures, on what there is, causal attention,
+# `sdpa`, and with CUDA the fused kernel. Three rounds of a moment each: take it as a hint, and `bench` as the
+# measurement.
+
+# %% tags=["nbval-ignore-output"]
+on_cuda = DEVICE == "cuda"
+live = measure_attention(
+    LARGE if on_cuda else Shape(1, 4, 256, 64, 32, 64), tqdm(unit="timing"),
+    ("causal", "sdpa", *(["triton"] if on_cuda and HAS_TRITON else [])), torch.bfloat16 if on_cuda else torch.float32,
+    Ceiling(512, 2**22), torch.device(DEVICE), Effort(3, 0.01),
+)
+for direction, found in live["ratios"].items():
+    print(direction, {name: f"{one['causal']['median']:.2f}" for name, one in found.items()}, "of causal attention")
+    assert set(found) >= {"causal", "sdpa"}
+
+# %% [markdown] tags=["instructor"]
+# **Measured.** **Ask:** "Why are two lines of the list not met, and still in the list?" (They were asked before. A list
+# from which the misses are taken tells nothing.) And: "Would you write a kernel for this CPU?" (A quarter is the most
+# that there is to gain.)
 
 # %% [markdown]
 # ## Recap
