@@ -296,7 +296,7 @@ def memory_growth(model: Mapping[str, Any]) -> float | None:
 
 def describe(result: Mapping[str, Any]) -> str:
     """A line for each model or reader and each length, and for the bar what was asked and what came."""
-    lines = [f"{name}: {gap:,} tokens after the facts {100 * share:.2f} % of {reading['answers']}"
+    lines = [f"{name}: {gap:,} tokens of noise after the facts {100 * share:.2f} % of {reading['answers']}"
              for name, reading in result.get("readers", {}).items()
              for gap, share in zip(reading["gaps"], reading["accuracy"], strict=True)]
     for model in result.get("models", []):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -70,22 +72,27 @@ def use_style() -> None:
 def png(fig: Figure) -> bytes:
     """The figure as PNG, in the pixels that its size and dpi ask for.
 
-    Equal figures give equal bytes: nothing but the pixels is stored. Compression is the fastest, because a widget
-    waits for it.
+    Equal figures give equal bytes: nothing but the pixels is stored. A widget waits for it, so compression is the
+    fastest, and rows are stored as they are: Pillow tries five filters on each, which takes three times as long.
     """
-    return _encoded(_pixels(fig), compress_level=1)
+    pixels = np.asarray(_pixels(fig))
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with the number of its filter, 0 for none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, red green blue, nothing special
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(name, data) for name, data in parts)
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    """A part of a PNG file: its length, name, content and checksum (PNG specification, 5.3)."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def _pixels(fig: Figure) -> Image.Image:
     canvas = fig.canvas if isinstance(fig.canvas, FigureCanvasAgg) else FigureCanvasAgg(fig)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-
-
-def _encoded(pixels: Image.Image, compress_level: int) -> bytes:
-    stream = io.BytesIO()
-    pixels.save(stream, "png", compress_level=compress_level)
-    return stream.getvalue()
 
 
 def show(fig: Figure, alt: str) -> None:
@@ -95,10 +102,11 @@ def show(fig: Figure, alt: str) -> None:
     before = fig.get_dpi()
     fig.set_dpi(DPI * SHARPNESS)
     # 256 colours are as good to the eye, and more than halve what every version of a notebook adds to the repository.
-    still = _encoded(_pixels(fig).quantize(256, dither=Image.Dither.NONE), compress_level=9)
+    stream = io.BytesIO()
+    _pixels(fig).quantize(256, dither=Image.Dither.NONE).save(stream, "png", compress_level=9)
     fig.set_dpi(before)  # a widget that shows it too goes on as it was
     display(
-        {"image/png": still, "text/plain": alt},
+        {"image/png": stream.getvalue(), "text/plain": alt},
         metadata={"image/png": {"alt": alt, "width": width}},
         raw=True,
     )

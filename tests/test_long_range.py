@@ -162,7 +162,7 @@ def test_each_reader_is_asked_after_every_gap(stand_in, tmp_path, monkeypatch):
         options = build_parser().parse_args(shlex.split(reading["command"])[3:])
         assert options.gaps == reading["gaps"] and options.model.startswith("recall")
     assert "failed: gaps-bank-zeroed" in describe(result)
-    assert "sigmoid gate: 1,048,576 tokens after the facts 50.00 % of 8" in describe(result)
+    assert "sigmoid gate: 1,048,576 tokens of noise after the facts 50.00 % of 8" in describe(result)
 
 
 # The bar.

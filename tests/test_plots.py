@@ -48,6 +48,16 @@ def test_equal_figures_give_equal_bytes_that_hold_pixels_only():
     assert pixels(first).shape == (4 * plots.DPI, 6 * plots.DPI, 3)
 
 
+@pytest.mark.parametrize("size", [(6, 4), (0.01, 0.01), (3.33, 0.07)])
+def test_the_file_is_sound_and_holds_what_was_drawn(size):
+    fig = line_figure()
+    fig.set_layout_engine("none")
+    fig.set_size_inches(size)
+    file = plots.png(fig)
+    Image.open(io.BytesIO(file)).verify()  # every part and its checksum
+    assert np.array_equal(pixels(file), np.asarray(fig.canvas.buffer_rgba())[..., :3])
+
+
 def test_a_changed_figure_gives_other_bytes():
     fig = line_figure()
     before = plots.png(fig)

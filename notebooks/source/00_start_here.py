@@ -302,7 +302,7 @@ print(text_playground.set())
 # | **II** | **The whole** | |
 # | 06 | [The language model](06_language_model.ipynb) | what a memory is worth on real text, beside five others |
 # | 07 | [Training for long range](07_long_range.ipynb) | how a model learns what to keep, over a million tokens |
-# | 08 | The kernel-optimised version (planned) | how to make it fast, and prove it equal |
+# | 08 | [The kernel-optimised version](08_kernels.ipynb) | how to make it fast, and prove it equal |
 # | **III** | **Research** | |
 # | 09 | Ablations and scaling (planned) | which part does the work |
 # | 10 | Beyond perplexity (planned) | how to measure memory at all |

@@ -2,9 +2,10 @@
 
 A program owns a tile of queries. The bank comes first: its attention is normalised at once into the output. Then the
 keys of the chunk: their softmax is ``chunk``, added with its λ. The same running softmax goes on over the keys before
-the chunk, and is then ``full``. Every score of a tile of queries inside one chunk is computed once, and the output is
-written once. Only where a tile of queries spans several chunks, the keys from the first of these to the last are in the
-chunk of some rows and before that of others: their scores are computed for either kind, a tile of queries squared at
+the chunk, and is then ``full``. Where chunks begin with a tile of keys, every score of a tile of queries inside one
+chunk is computed once, and the output is written once. Where a tile of queries spans several chunks, the keys from the
+first of these to the last are in the chunk of some rows and before that of others, and where a chunk begins within a
+tile of keys, so are the keys of that tile. These scores are computed for either kind: a tile of queries squared at
 most, and a tile of keys.
 """
 

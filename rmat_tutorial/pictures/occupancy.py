@@ -59,7 +59,7 @@ class TileSizes:
         self._canvas = MovingCanvas(self.figure)
         grid = self.figure.add_gridspec(2, 2, width_ratios=[1, 1.15])
         upper, lower = self.figure.add_subplot(grid[0, 0]), self.figure.add_subplot(grid[1, 0])
-        self._bytes = self._amounts(upper, "bytes moved (GB)", self.compulsory.bytes / 1e9, 6)
+        self._bytes = self._amounts(upper, "bytes asked for (GB)", self.compulsory.bytes / 1e9, 6)
         self._flops = self._amounts(lower, "operations (GFLOP)", self.compulsory.flops / 1e9, 110)
         self._lay_out_multiprocessor(self.figure.add_subplot(grid[:, 1]))
 
@@ -128,7 +128,7 @@ class TileSizes:
         return bars[1], number
 
     def _lay_out_multiprocessor(self, ax: Axes) -> None:
-        ax.set(xlim=(0, 1.35), ylim=(len(_LIMITS) - 0.4, -0.6), title="the programs of a multiprocessor",
+        ax.set(xlim=(0, 1.9), ylim=(len(_LIMITS) - 0.4, -0.6), title="the programs of a multiprocessor",
                xlabel="taken; dashed: one too many")
         ax.set_yticks(range(len(_LIMITS)), ["registers", "shared\nmemory", "warps"])
         ax.set_xticks([0, 0.5, 1], ["0", "½", "all"])

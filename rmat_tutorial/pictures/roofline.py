@@ -32,7 +32,8 @@ def roofline(pieces: Mapping[str, Cost], fused: Cost, chip: Chip) -> Figure:
         # Work without a product of matrices is named, and has no place.
         place = ([cost.intensity], [cost.flops / least_seconds(cost, chip) / 1e12]) if cost.flops else ([], [])
         size = 24 if marker == "*" else 15
-        roof.plot(*place, marker, color=colour, markersize=size, markeredgecolor="white", zorder=3, label=name)
+        roof.plot(*place, marker, color=colour, markersize=size, markeredgecolor="white", zorder=3,
+                  label=name if cost.flops else f"{name} (right only)")
     roof.legend(fontsize=15, loc="upper left", markerscale=0.8)
     _draw_times(times, pieces, fused, chip, looks)
     return figure
