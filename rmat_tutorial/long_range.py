@@ -118,8 +118,8 @@ def tasks(quick: bool) -> list[Case]:
     follow each other, since its state would grow.
     """
     cases = []
-    for task, words in list(TASK_WORDS.items())[: 1 if quick else None]:
-        for kind in ("rmat", *KINDS)[: 2 if quick else None]:
+    for kind in ("rmat", *KINDS)[: 2 if quick else None]:
+        for task, words in list(TASK_WORDS.items())[: 1 if quick else None]:
             trained = words if kind == "rmat" else (*words, "--baseline", kind)
             if kind == "full":
                 trained = (*trained, "--restart", "1")

@@ -38,6 +38,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from statistics import median
 
 import matplotlib.pyplot as plt
 import torch
@@ -1237,7 +1238,7 @@ assert 5.5 < launches["segments"] / launches["wavefront"] < 256 / 39
 for case in (case for case in benchmarks["cpu"]["cases"] if case["part"] == "recurrence"):
     gain = case["models"]["wavefront"]["ratio"]
     print(f"{case['name']}: the wavefront reads {gain['median']:.2f} times as many tokens a second as the loop")
-    assert 0.8 < gain["median"] < 1.6
+    assert 0.9 < gain["median"] < 1.3
 
 # %% [markdown] tags=["instructor"]
 # **The front.** Let the room fill the grid of 2 by 3 on the board before the cell. **Ask:** "Why does a recurrent network
@@ -1355,16 +1356,17 @@ predict(
 show(
     attention_times(on_cpu),
     "Points for each method, forward and with backward, by how many times as long as causal attention alone they take, on "
-    "a logarithmic axis. sdpa lies a little right of 1, eager near 7 to 9, flex without backward at about 30.",
+    "a logarithmic axis. Chunks alone and bank alone lie near 0.1, sdpa a little right of 1, eager compiled near 4, eager "
+    "near 7 with backward and farther without, flex without backward beyond 30.",
 )
 times = {name: {direction: on_cpu["ratios"][direction].get(name, {}).get("causal", {}).get("median")
                 for direction in ("forward", "both")} for name in on_cpu["methods"]}
 sdpa_time = times["sdpa"]["both"]
 reveal("08.measured", nearest([1.2, 2, 3], sdpa_time, by_ratio=True), f"{sdpa_time:.2f} times.")
-assert sdpa_time < 1.4 and times["eager"]["both"] > 4
+assert 1.2 < sdpa_time < 1.4 and times["eager"]["both"] > 6 and times["flex"]["forward"] > 30
 
 # %% [markdown]
-# Three for the price of one and a quarter, without a kernel of our own. A CPU has few multipliers for the bytes that it
+# Three for the price of one and a quarter or so, without a kernel of our own. A CPU has few multipliers for the bytes that it
 # moves, its caches hold a chunk, and operations are what one waits for. Where the quarter goes:
 
 # %%
@@ -1376,10 +1378,15 @@ print(f"by operations: chunks {pairs(length, chunk_size) / pairs(length, length)
       f"bank {length * slots / pairs(length, length):.2f}")
 for name in ("eager", "eager, compiled", "sdpa, compiled"):
     print(f"{name:15} {times[name]['forward']:.2f} forward, {times[name]['both']:.2f} with backward")
+assert times["chunks alone"]["both"] > 2 * pairs(length, chunk_size) / pairs(length, length)
+assert 0.8 < times["bank alone"]["both"] / (length * slots / pairs(length, length)) < 1.2
+assert 2 * times["sdpa"]["both"] < times["eager, compiled"]["both"] < times["eager"]["both"]
+assert abs(times["sdpa, compiled"]["both"] - times["sdpa"]["both"]) < 0.1
 
 # %% [markdown]
-# Chunks and bank cost more than their operations: a product of 64 rows is not done as fast as one of 1,024. And a
-# compiler without fused attention makes `eager` faster, but does not make it `sdpa`.
+# The bank costs what its operations say. The chunks cost twice as much and more: products of 64 rows are not done as fast
+# as those of 1,024. And the compiler makes `eager` faster, but not nearly as fast as `sdpa`; to `sdpa` it has hardly
+# anything to add.
 #
 # Where do the ways lie under the roof of this machine? Its two lines were measured in the same run, with a product of
 # matrices and with a copy. Look at how far the points are from the roof.
@@ -1390,10 +1397,15 @@ show(
     "Operations a second by operations for each byte, on logarithmic axes, under a roof that rises to about 4 operations "
     "a byte. eager lies at the edge, sdpa and causal far to the right of it, at about half of the roof.",
 )
+for name in ("causal", "sdpa"):
+    method = on_cpu["methods"][name]
+    rate = method["cost"]["forward"]["flops"] / median(method["forward"]["seconds"])
+    print(f"{name:6} forward: {rate / on_cpu['ceilings']['flops_per_second']:.2f} of the roof")
+    assert 0.4 < rate / on_cpu["ceilings"]["flops_per_second"] < 0.6
 
 # %% [markdown]
 # Here the ridge lies at a few operations for each byte; on an H100 it was 295. `sdpa` and `causal` are far to the right
-# of it and reach half of what a large product of matrices reaches. The extra bytes of `sdpa` (section 1) do not matter
+# of it and do about half of what a large product of matrices does. The extra bytes of `sdpa` (section 1) do not matter
 # here. On a GPU they would: that is what the kernel is for.
 #
 # Now whole models of one size, with two layers. Beside the RMAT: the same with `eager`, full attention over the whole
@@ -1403,8 +1415,9 @@ show(
 # %%
 show(
     model_speeds(benchmarks["cpu"]["cases"]),
-    "Tokens per second by length, on logarithmic axes, in training and in generation. The RMAT is level and on top; full "
-    "attention falls as the stream grows and crosses the others; the published package is level, and lower.",
+    "Tokens per second by length, on logarithmic axes, in training and in generation. The RMAT is level, and on top but "
+    "for generation after 1,024 tokens; full attention falls as the stream grows; the published package is level and "
+    "lower.",
 )
 for part in ("training", "generation"):
     for name in sorted({name for kind, name in measured if kind == part}, key=lambda name: int(name[4:])):
@@ -1428,7 +1441,10 @@ for name, result in benchmarks.items():
 assert {claim["met"] for claim in benchmarks["cpu"]["claims"]} >= {True, None}
 
 # %% [markdown]
-# TOLD
+# Two of the three lines for a CPU are missed, not by much. The second is the quarter from above, and what is too much of
+# it is the chunks. What was tried against it and brought nothing: chunks folded into the heads or
+# into the batch, and their products done with `bmm` and a written-out softmax. The first goes up and down with `eager`,
+# which takes new memory for every matrix of scores: see how far its quartiles reach.
 #
 # Not measured is what needs a GPU. Is there one in your machine? This cell measures, on what there is, causal attention,
 # `sdpa`, and with CUDA the fused kernel. Three rounds of a moment each: take it as a hint, and `bench` as the
@@ -1437,7 +1453,7 @@ assert {claim["met"] for claim in benchmarks["cpu"]["claims"]} >= {True, None}
 # %% tags=["nbval-ignore-output"]
 on_cuda = DEVICE == "cuda"
 live = measure_attention(
-    LARGE if on_cuda else Shape(1, 4, 256, 64, 32, 64), tqdm(unit="timing"),
+    LARGE if on_cuda else Shape(1, 4, 256, 64, 32, 64), tqdm(disable=True),
     ("causal", "sdpa", *(["triton"] if on_cuda and HAS_TRITON else [])), torch.bfloat16 if on_cuda else torch.float32,
     Ceiling(512, 2**22), torch.device(DEVICE), Effort(3, 0.01),
 )

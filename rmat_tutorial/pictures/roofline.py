@@ -34,7 +34,7 @@ def roofline(pieces: Mapping[str, Cost], fused: Cost, chip: Chip) -> Figure:
         size = 24 if marker == "*" else 15
         roof.plot(*place, marker, color=colour, markersize=size, markeredgecolor="white", zorder=3,
                   label=name if cost.flops else f"{name} (right only)")
-    roof.legend(fontsize=15, loc="upper left", markerscale=0.8)
+    roof.legend(fontsize=15, loc="lower right", markerscale=0.8)
     _draw_times(times, pieces, fused, chip, looks)
     return figure
 
@@ -60,7 +60,7 @@ def draw_roof(ax: Axes, name: str, flops: float, bytes: float) -> float:
     ax.plot(intensity, np.minimum(intensity * bytes, flops) / unit, color="0.2")
     ax.axvline(ridge, color="0.6", linewidth=2, linestyle="--")
     low, high = flops / 500 / unit, 2.5 * flops / unit
-    ax.text(ridge * 1.15, 1.5 * low, f"{ridge:.0f}", color="0.3")
+    ax.text(ridge * 1.15, 1.35 * flops / unit, f"{ridge:.0f}", color="0.3")
     ax.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel=f"{unit_name} a second",
            title=f"the roof of {name}", xlim=(1, 4096), ylim=(low, high))
     for axis in (ax.xaxis, ax.yaxis):
