@@ -161,6 +161,7 @@ class Graphs:
         addresses = [parameter.data_ptr() for parameter in self.model.parameters()]
         if addresses != self._addresses:
             self._graphs.clear()
+            self.pool = new_pool()  # one whose graphs are all gone cannot be captured into again
             self._addresses = addresses
         shapes = tuple((x.shape, x.dtype) for x in inputs)
         key = (*key, self.model.order, self.model.training, shapes)

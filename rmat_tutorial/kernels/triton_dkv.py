@@ -173,6 +173,8 @@ def dkv_kernel(
             d_k_head, d_v_head = head_of(d_k_mem, d_k_mem_strides, n_heads), head_of(d_v_mem, d_v_mem_strides, n_heads)
             store_tile(d_k_head, d_k_mem_strides, slot, n_slots, d_k_tile * d_scale, D, BLOCK_D)
             store_tile(d_v_head, d_v_mem_strides, slot, n_slots, d_v_tile, D, BLOCK_D)
+            # Keeps the compiler from joining the ends of the two branches: their products would wait for each other.
+            tl.debug_barrier()
     elif FULL or CHUNK:
         first_key = (tile - n_bank_tiles) * BLOCK_N
         key = first_key + tl.arange(0, BLOCK_N)
