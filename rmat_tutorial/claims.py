@@ -14,3 +14,9 @@ class Claim(NamedTuple):
     asked: str
     found: str
     met: bool | None
+
+    @property
+    def text(self) -> str:
+        """The verdict, what was asked and what came: a reason where nothing did, and no more where none is known."""
+        said = self.found.removeprefix(UNKNOWN) if self.found.startswith(UNKNOWN) else f": {self.found}"
+        return f"{VERDICT[self.met]:>12}  {self.asked}{said}"

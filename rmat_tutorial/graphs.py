@@ -101,7 +101,7 @@ class Graphs:
         require_capturable(model)
         self.model = model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.pool = new_pool()
+        self._pool: object = None  # made before the first graph
         self._graphs: dict[Hashable, Graph] = {}
         self._addresses: list[int] = []
 
@@ -161,14 +161,14 @@ class Graphs:
         addresses = [parameter.data_ptr() for parameter in self.model.parameters()]
         if addresses != self._addresses:
             self._graphs.clear()
-            self.pool = new_pool()  # one whose graphs are all gone cannot be captured into again
+            self._pool = new_pool()  # one whose graphs are all gone cannot be captured into again
             self._addresses = addresses
         shapes = tuple((x.shape, x.dtype) for x in inputs)
         key = (*key, self.model.order, self.model.training, shapes)
         # A buffer that was made in inference mode could not be filled outside of it.
         with torch.inference_mode(False), torch.no_grad():
             if key not in self._graphs:
-                self._graphs[key] = Graph(function, inputs, self.pool)
+                self._graphs[key] = Graph(function, inputs, self._pool)
             return self._graphs[key](inputs)
 
     def _require_quiet(self) -> None:

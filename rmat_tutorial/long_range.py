@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .baselines import KINDS
-from .claims import UNKNOWN, VERDICT, Claim
+from .claims import UNKNOWN, Claim
 from .jobs import Scoring, Training, open_desk
 from .recipes import RECIPES
 
@@ -306,5 +306,5 @@ def describe(result: Mapping[str, Any]) -> str:
         lines += [f"  {score['reading']:>20} {score['tokens']:>12,} tokens: {100 * score['accuracy']:.2f} % "
                   f"of {score['positions']}" for score in model["scores"]]
     if result["part"] == "bar" and not result["quick"]:
-        lines += [f"{VERDICT[claim.met]:>12}  {claim.asked}: {claim.found}" for claim in claims(result)]
+        lines += [claim.text for claim in claims(result)]
     return "\n".join([*lines, *(f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"])])

@@ -75,7 +75,7 @@ def png(fig: Figure) -> bytes:
     Equal figures give equal bytes: nothing but the pixels is stored. A widget waits for it, so compression is the
     fastest, and rows are stored as they are: Pillow tries five filters on each, which takes three times as long.
     """
-    pixels = np.asarray(_pixels(fig))
+    pixels = _pixels(fig)
     height, width, _ = pixels.shape
     rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with the number of its filter, 0 for none
     rows[:, 1:] = pixels.reshape(height, -1)
@@ -89,10 +89,11 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def _pixels(fig: Figure) -> Image.Image:
+def _pixels(fig: Figure) -> np.ndarray:
+    """What is drawn, ``(height, width, 3)``, red, green and blue."""
     canvas = fig.canvas if isinstance(fig.canvas, FigureCanvasAgg) else FigureCanvasAgg(fig)
     canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def show(fig: Figure, alt: str) -> None:
@@ -103,7 +104,7 @@ def show(fig: Figure, alt: str) -> None:
     fig.set_dpi(DPI * SHARPNESS)
     # 256 colours are as good to the eye, and more than halve what every version of a notebook adds to the repository.
     stream = io.BytesIO()
-    _pixels(fig).quantize(256, dither=Image.Dither.NONE).save(stream, "png", compress_level=9)
+    Image.fromarray(_pixels(fig)).quantize(256, dither=Image.Dither.NONE).save(stream, "png", compress_level=9)
     fig.set_dpi(before)  # a widget that shows it too goes on as it was
     display(
         {"image/png": stream.getvalue(), "text/plain": alt},

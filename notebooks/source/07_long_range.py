@@ -648,7 +648,7 @@ show(
     "98 % throughout; the model that was trained with a sigmoid gate is near a guess at 32,768 tokens.",
 )
 for claim in claims(stored):
-    print("met    " if claim.met else "not met", f"{claim.asked}: {claim.found}")
+    print(claim.text)
 for tokens in (512, 2**20):
     right = [accuracy(model, tokens) for model in stored["models"]]
     print(f"at {tokens:,} tokens, by seed:", ", ".join(f"{share:.2%}" for share in right))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from ..claims import UNKNOWN, VERDICT
+from ..claims import Claim
 from .attention import DIRECTIONS, YARDSTICKS
 from .models import RMAT_NAME
 from .recurrence import PLAIN
@@ -23,7 +23,7 @@ def describe(result: Mapping[str, Any]) -> str:
     for case in result["cases"]:
         lines += [f"{case['part']}, {case['name']}", *show[case["part"]](case), ""]
     if not result["quick"]:
-        lines += [f"{VERDICT[claim['met']]:>12}  {claim['asked']}{found_text(claim)}" for claim in result["claims"]]
+        lines += [Claim(**claim).text for claim in result["claims"]]
     return "\n".join([*lines, *(f"failed: {failure['job']}: {failure['reason']}" for failure in result["failures"])])
 
 
@@ -49,12 +49,6 @@ def _attention(case: Mapping[str, Any]) -> list[str]:
     limits = case["ceilings"]
     return [*lines, f"  ceilings: {limits['flops_per_second'] / 1e12:.3f} TFLOP/s in a product of matrices, "
                     f"{limits['bytes_per_second'] / 1e9:.1f} GB/s in a copy"]
-
-
-def found_text(claim: Mapping[str, Any]) -> str:
-    """What came of a claim, or why nothing did, after a colon; nothing more is said where nothing is known."""
-    found = claim["found"]
-    return found.removeprefix(UNKNOWN) if found.startswith(UNKNOWN) else f": {found}"
 
 
 def spread_text(spread: Mapping[str, float] | None) -> str:
