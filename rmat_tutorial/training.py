@@ -29,7 +29,7 @@ from .graphs import Graphs
 from .language_model import LanguageModel, build
 from .model import RMAT
 from .runs import RunFolder, TrainingError
-from .state import State
+from .state import SegmentCache, State
 from .tasks import IGNORED, KeyValueTask, PlacedTask, Source
 from .validate import require_choice, require_int, require_number, require_seed
 
@@ -349,6 +349,8 @@ def captured_steps(model: LanguageModel, settings: TrainSettings) -> Graphs:
 def compile_segments(model: LanguageModel) -> None:
     """Let torch.compile fuse what an RMAT's blocks do with a segment; values agree as far as roundings do.
 
+    A piece of a segment is read as it is: each place and length would be compiled for itself.
+
     Raises:
         TrainingError: the model is of another kind.
     """
@@ -356,9 +358,18 @@ def compile_segments(model: LanguageModel) -> None:
         raise TrainingError(f"compiled must be False for kind {model.config.kind!r}, it is for the RMAT")
     in_steps = [] if model.wavefront is None else [model.wavefront.layers]
     for block in (*model.blocks, *in_steps):
-        block.attend = torch.compile(block.attend)
+        block.attend = _of_segments(torch.compile(block.attend), block.attend)
         if block.memory is not None:
             block.memory.step = torch.compile(block.memory.step)
+
+
+def _of_segments(compiled: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """``compiled`` for a segment that is read in one go; ``plain`` where it is read in pieces, with a cache."""
+
+    def attend(x: Tensor, memory: Tensor | None, cache: SegmentCache | None = None, position: int = 0) -> Any:
+        return compiled(x, memory) if cache is None else plain(x, memory, cache, position)
+
+    return attend
 
 
 def by_segments_back(right: Tensor, targets: Tensor, distances: Tensor, segment_len: int) -> list[list[int]]:

@@ -253,6 +253,37 @@ def test_forward_and_backward_reach_every_input():
     assert not attention.no_gradient(attention.attention("sdpa", inputs, 4)).requires_grad
 
 
+def test_with_cuda_replays_are_timed_and_calls_have_the_peak(monkeypatch):
+    """With a stand-in for CUDA: its clock, its memory, and a capture that notes what it is asked for."""
+    captured, replays = [], []
+
+    def capture(function, device, pool):
+        captured.append(function)
+        return lambda: replays.append(function), function()
+
+    def timed(run, calls, device):
+        before = len(replays)
+        run()
+        return 2.0 if len(replays) > before else 1.0
+
+    for module, name, stand_in in (
+        (attention, "capture", capture), (attention, "new_pool", object), (rounds, "timed", timed),
+        (attention, "methods", lambda *arguments: ({name: {"forward": list, "both": dict} for name in names}, {})),
+        (attention, "ceilings", lambda *arguments: {attention.PRODUCT: list, attention.COPY: list}),
+        (attention, "peak_of", lambda run, device: (run not in (list, dict)) or 5),
+    ):
+        monkeypatch.setattr(module, name, stand_in)
+    names = [*attention.WRITTEN_OUT, FLOOR]
+    found = attention.measure_attention(SMALL, quietly(), names, torch.float32, attention.Ceiling(4, 4),
+                                        torch.device("cuda"), Effort(3, 0.0))["methods"]
+    assert captured == [list, dict]  # the floor's, once each
+    assert {name: one["replayed"] for name, one in found.items()} == {**dict.fromkeys(attention.WRITTEN_OUT, False),
+                                                                     FLOOR: True}
+    for name in names:
+        for direction in attention.DIRECTIONS:
+            assert found[name][direction] == {"seconds": [2.0 if name == FLOOR else 1.0] * 3, "peak_bytes": 5}
+
+
 def test_tile_sizes_are_swept_in_the_interpreter(monkeypatch):
     patch_once(monkeypatch)
     monkeypatch.setattr(tiles, "QUERIES", (4, 16))
@@ -317,7 +348,7 @@ def test_a_trial_from_end_to_end(capsys, tmp_path, monkeypatch):
     found = json.loads(out.read_text())
     assert found["kind"] == "cpu" and found["quick"] and found["failures"] == []
     assert found["versions"]["torch"] == torch.__version__ and found["threads"] == 1
-    assert [one["part"] for one in found["cases"]] == ["attention", "training", "generation"] + ["recurrence"] * 2
+    assert [one["part"] for one in found["cases"]] == ["attention", "recurrence", "recurrence", "training", "generation"]
     methods = found["cases"][0]["methods"]
     assert list(methods) == [name for name in METHODS if name not in COMPILED]
     for name, method in methods.items():
@@ -325,9 +356,9 @@ def test_a_trial_from_end_to_end(capsys, tmp_path, monkeypatch):
         assert ("reason" in method["both"]) == (name in (*NEEDS_CUDA, "flex"))
     for spreads in found["cases"][0]["ratios"].values():
         assert spreads["eager"]["eager"] == {"median": 1.0, "low": 1.0, "high": 1.0}
-    generated = found["cases"][2]["models"]
+    generated = found["cases"][4]["models"]
     assert generated[NAIVE]["tokens_per_second"] > 0 and generated[RMAT_NAME]["ratio"]["median"] == 1.0
-    for case in found["cases"][3:]:
+    for case in found["cases"][1:3]:
         assert case["models"]["wavefront"]["tokens_per_second"] > 0
         assert case["models"][FASTEST] == {"reason": "needs a CUDA device"}
     printed = capsys.readouterr().out

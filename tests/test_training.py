@@ -265,12 +265,18 @@ def test_a_save_that_fails_leaves_the_last_state(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 def test_compiled_segments_take_the_same_steps(tmp_path, monkeypatch):
-    compiled = []
+    compiled, called = [], []
     compile_for_real = torch.compile
 
     def fast_compile(function):
         compiled.append(function.__qualname__)
-        return compile_for_real(function, backend="aot_eager")
+        fast = compile_for_real(function, backend="aot_eager")
+
+        def call(*arguments):
+            called.append(function.__qualname__)
+            return fast(*arguments)
+
+        return call
 
     monkeypatch.setattr(torch, "compile", fast_compile)
     config, settings = replace(CONFIG, dropout=0.0), replace(SETTINGS, steps=3, max_segments=2, grow_below=None)
@@ -286,6 +292,13 @@ def test_compiled_segments_take_the_same_steps(tmp_path, monkeypatch):
     plain = train(config, TASK, settings, tmp_path / "plain", progress=False)
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+    called.clear()
+    tokens = torch.randint(config.vocab_size, (1, config.segment_len))
+    first, state = model(tokens[:, :3])
+    torch.testing.assert_close(torch.cat((first, model(tokens[:, 3:], state).logits), dim=1), plain(tokens).logits)
+    assert "HybridBlock.attend" not in called  # each place and length would be compiled for itself
+    model(tokens)
+    assert called.count("HybridBlock.attend") == config.n_layers
     with pytest.raises(TrainingError, match="compiled must be False for kind 'segment'"):
         Trainer(matching(config, "segment"), TASK, settings, compiled=True)
     with pytest.raises(TrainingError, match="order must be 'segments' for kind 'segment', 'wavefront' is for the RMAT"):

@@ -110,7 +110,7 @@ def trial(plan: Plan) -> Plan:
 
 
 def cases(device: torch.device, quick: bool) -> list[Case]:
-    """What is measured on ``device``, the shapes of the bars first."""
+    """What is measured on ``device``, what has bars first."""
     plan = CUDA if device.type == "cuda" else CPU
     plan = trial(plan) if quick else plan
     methods = [name for name in METHODS if name not in COMPILED or not quick]  # compiling takes a minute
@@ -118,14 +118,14 @@ def cases(device: torch.device, quick: bool) -> list[Case]:
                "effort": plan.attention}
     found = [Case("attention", name, partial(measure_attention, shape, **options))
              for name, shape in plan.shapes.items()]
+    found += [Case("recurrence", name, partial(measure_recurrence, plan.stream, name == TRAINING, device=device,
+                                               effort=plan.models)) for name in (READING, TRAINING)]
     for segments in plan.lengths:
         tokens = segments * plan.sizes.config.segment_len
         for part, run in (("training", measure_training), ("generation", measure_generation)):
             found.append(Case(part, f"T = {tokens}", partial(run, plan.sizes, tokens, device, plan.models)))
     only = 2 if quick else None
-    found += [Case("tiles", name, partial(_tiles, plan.shapes[name], plan, device, only)) for name in plan.tiled]
-    return found + [Case("recurrence", name, partial(measure_recurrence, plan.stream, name == TRAINING, device=device,
-                                                     effort=plan.models)) for name in (READING, TRAINING)]
+    return found + [Case("tiles", name, partial(_tiles, plan.shapes[name], plan, device, only)) for name in plan.tiled]
 
 
 def _tiles(shape: Shape, plan: Plan, device: torch.device, only: int | None, bar: tqdm) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from .. import folders, long_range
 from .resumable import make_result
 
 GAPS = "gaps"  # the part that trains nothing
+ALONE = "large"  # the part that says how fast it was
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,16 +19,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path,
                         help="folder of all runs and scores; what it holds is not made again (default: "
                              "runs/PART, or runs/PART-quick, in the course's own folder)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, help=f"processes side by side (default: 1 for {ALONE}, else 2)")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     out = options.out or folders.home() / "runs" / (options.part + ("-quick" if options.quick else ""))
 
+    jobs = options.jobs if options.jobs is not None else 1 if options.part == ALONE else 2
+
     def make(machine: dict[str, Any]) -> dict[str, Any]:
         if options.part == GAPS:
-            return long_range.read_gaps(out, options.jobs, machine, options.quick)
-        return long_range.run_part(options.part, out, options.jobs, machine, options.quick)
+            return long_range.read_gaps(out, jobs, machine, options.quick)
+        return long_range.run_part(options.part, out, jobs, machine, options.quick)
 
     return make_result(make, long_range.describe, out / f"{options.part}.json", arguments)

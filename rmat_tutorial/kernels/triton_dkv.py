@@ -16,35 +16,15 @@ import triton.language as tl
 from .triton_tiles import (
     ALL,
     CAUSAL,
-    HIGHEST,
     INSIDE,
     LIMITED,
     head_of,
-    is_visible,
     load_row,
     load_tile,
     rotate,
     row_weights,
     store_tile,
 )
-
-
-@triton.jit
-def row_terms(tables, rows, n_queries, BOTH: tl.constexpr, PLACE: tl.constexpr):
-    """Log-sum-exp, gain and pull of each row, for keys whose shares are those of the path in ``PLACE``.
-
-    ``BOTH``: the paths are first ``full``, then ``chunk``, and the keys of the chunk are the full path's too.
-    """
-    log_sums, means, weights = tables
-    log_sum = load_row(log_sums, PLACE, rows, n_queries, HIGHEST)
-    mean = load_row(means, PLACE, rows, n_queries, 0.0)
-    gain = tl.zeros_like(mean) + tl.load(weights + PLACE)
-    pull = gain * mean
-    if BOTH and PLACE == 1:
-        part = tl.load(weights) * tl.exp2(log_sum - load_row(log_sums, 0, rows, n_queries, HIGHEST))
-        gain += part
-        pull += part * load_row(means, 0, rows, n_queries, 0.0)
-    return log_sum, gain, pull
 
 
 @triton.jit
@@ -55,10 +35,17 @@ def add_to_keys(
 ):
     """Add the gradients that reach a tile of keys and values from the queries in the rows ``low .. high``.
 
-    ``PLACE`` is that of the path whose shares they are. With ``CAUSAL`` a key may be in one query's chunk, where it is
-    the chunk's, and before another's, where it is the full path's.
+    ``PLACE`` is that of the path whose shares they are, and what is added lacks its λ, which is one number: the caller
+    multiplies once. Not so where the paths are ``BOTH`` full and chunk and the shares the chunk's. Then each row has a
+    gain and a pull of its own, with the λ of both in them, and with ``CAUSAL`` a key may besides be in one query's
+    chunk and before another's, where the shares are the full path's.
     """
     q, q_strides, d_out, d_out_strides = source
+    log_sums, means, weights = tables
+    OF_TWO: tl.constexpr = BOTH and PLACE == 1
+    end_of_chunk = (key // chunk_size + 1) * chunk_size
+    if OF_TWO:
+        full, chunk = tl.load(weights), tl.load(weights + 1)
     for start in tl.range(low, high, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         query = n_keys - n_queries + rows
@@ -66,23 +53,35 @@ def add_to_keys(
         d_out_tile = load_tile(d_out, d_out_strides, rows, n_queries, D, BLOCK_D, LIMITED)
         if ROPE:
             q_tile = rotate(q_tile, cos, sin, query, n_keys, 1.0, D, BLOCK_D, BLOCK_M)
-        log_sum, gain, pull = row_terms(tables, rows, n_queries, BOTH, PLACE)
-        log_sum, gain, pull = log_sum[None, :], gain[None, :], pull[None, :]
-        start_of_chunk = query // chunk_size * chunk_size
+        log_sum, mean = load_row(log_sums, PLACE, rows, n_queries), load_row(means, PLACE, rows, n_queries)
+        if OF_TWO:
+            log_full, mean_full = load_row(log_sums, 0, rows, n_queries), load_row(means, 0, rows, n_queries)
+        powers = tl.dot(k, tl.trans(q_tile), input_precision="tf32x3") * scale
+        inside = query[None, :] < end_of_chunk[:, None]
         if VISIBLE == CAUSAL:
-            log_full, gain_full, pull_full = row_terms(tables, rows, n_queries, BOTH, 0)
-            inside = key[:, None] >= start_of_chunk[None, :]
-            log_sum = tl.where(inside, log_sum, log_full[None, :])
-            gain = tl.where(inside, gain, gain_full[None, :])
-            pull = tl.where(inside, pull, pull_full[None, :])
-        powers = tl.dot(k, tl.trans(q_tile), input_precision="tf32x3") * scale - log_sum
-        if VISIBLE != ALL:
-            seen = is_visible(query[None, :], start_of_chunk[None, :], key[:, None], n_keys, VISIBLE)
-            powers = tl.where(seen, powers, float("-inf"))
+            powers -= tl.where(inside, log_sum[None, :], log_full[None, :])
+        else:
+            powers -= log_sum[None, :]
+        if VISIBLE == INSIDE:
+            powers = tl.where(inside & (key[:, None] <= query[None, :]), powers, float("-inf"))
+        elif VISIBLE == CAUSAL:
+            powers = tl.where(key[:, None] <= query[None, :], powers, float("-inf"))
         shares = tl.exp2(powers)
-        d_v = tl.dot((shares * gain).to(d_out_tile.dtype), d_out_tile, d_v, input_precision="tf32x3")
+        if OF_TWO:
+            part = full * tl.exp2(log_sum - log_full)
+            gain, pull = (chunk + part)[None, :], (chunk * mean + part * mean_full)[None, :]
+            if VISIBLE == CAUSAL:
+                gain = tl.where(inside, gain, full)
+                pull = tl.where(inside, pull, (full * mean_full)[None, :])
+            weighted = shares * gain
+        else:
+            pull = mean[None, :]
+            weighted = shares
+        d_v = tl.dot(weighted.to(d_out_tile.dtype), d_out_tile, d_v, input_precision="tf32x3")
         d_shares = tl.dot(v, tl.trans(d_out_tile), input_precision="tf32x3")
-        d_scores = shares * (gain * d_shares - pull)
+        if OF_TWO:
+            d_shares *= gain
+        d_scores = shares * (d_shares - pull)
         d_k = tl.dot(d_scores.to(q_tile.dtype), q_tile, d_k, input_precision="tf32x3")
     return d_k, d_v
 
@@ -119,6 +118,13 @@ def through_the_segment(
     BOTH: tl.constexpr = FULL and CHUNK
     SOME: tl.constexpr = CAUSAL if BOTH else INSIDE
     first, all_seen, inside, outside = ranges
+    weight = tl.load(tables[2])  # of the full path, where there are both
+    if BOTH:
+        d_k, d_v = add_to_keys(
+            d_k, d_v, k, v, key, source, outside, n_queries, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
+            BOTH, 0, ALL, ROPE, D, BLOCK_D, BLOCK_M,
+        )
+        d_k, d_v = d_k * weight, d_v * weight
     d_k, d_v = add_to_keys(
         d_k, d_v, k, v, key, source, first, all_seen, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
         BOTH, BOTH, SOME, ROPE, D, BLOCK_D, BLOCK_M,
@@ -131,15 +137,13 @@ def through_the_segment(
         d_k, d_v, k, v, key, source, inside, outside, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
         BOTH, BOTH, SOME, ROPE, D, BLOCK_D, BLOCK_M,
     )
-    if BOTH:
-        d_k, d_v = add_to_keys(
-            d_k, d_v, k, v, key, source, outside, n_queries, tables, n_queries, n_keys, chunk_size, scale, cos, sin,
-            BOTH, 0, ALL, ROPE, D, BLOCK_D, BLOCK_M,
-        )
+    if not BOTH:
+        d_k, d_v = d_k * weight, d_v * weight
     return d_k, d_v
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys", "length_class"])  # streams have pieces of many lengths
+# Streams have pieces of many lengths, and no instruction depends on the others.
+@triton.jit(do_not_specialize=["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"])
 def dkv_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, d_out, log_sums, means, d_k, d_v, d_k_mem, d_v_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, d_out_strides,
@@ -171,8 +175,9 @@ def dkv_kernel(
                 False, FULL + CHUNK, ALL, False, D, BLOCK_D, BLOCK_M,
             )
             d_k_head, d_v_head = head_of(d_k_mem, d_k_mem_strides, n_heads), head_of(d_v_mem, d_v_mem_strides, n_heads)
-            store_tile(d_k_head, d_k_mem_strides, slot, n_slots, d_k_tile * d_scale, D, BLOCK_D)
-            store_tile(d_v_head, d_v_mem_strides, slot, n_slots, d_v_tile, D, BLOCK_D)
+            weight = tl.load(tables[2] + FULL + CHUNK)
+            store_tile(d_k_head, d_k_mem_strides, slot, n_slots, d_k_tile * weight * d_scale, D, BLOCK_D)
+            store_tile(d_v_head, d_v_mem_strides, slot, n_slots, d_v_tile * weight, D, BLOCK_D)
             # Keeps the compiler from joining the ends of the two branches: their products would wait for each other.
             tl.debug_barrier()
     elif FULL or CHUNK:

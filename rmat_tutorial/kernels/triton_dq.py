@@ -24,7 +24,6 @@ import triton.language as tl
 from .triton_tiles import (
     ALL,
     CAUSAL,
-    HIGHEST,
     INSIDE,
     LIMITED,
     head_of,
@@ -90,9 +89,8 @@ def add_to_queries(
             q, d_out, query, start_of_chunk, key, source, high, log_sum[:, None], scale, cos, sin,
             D, BLOCK_D, BLOCK_N, ROPE, VISIBLE,
         )
-        product = shares * d_shares
-        mean += tl.sum(product, 1) * part
-        d_scores = product * gain[:, None] - shares * pull[:, None]
+        mean += tl.sum(shares * d_shares, 1) * part
+        d_scores = shares * (d_shares * gain[:, None] - pull[:, None])
         d_q = tl.dot(d_scores.to(k_tile.dtype), k_tile, d_q, input_precision="tf32x3")
     return d_q, mean
 
@@ -117,7 +115,7 @@ def add_to_queries_of_both(
         mean += tl.sum(product * tl.where(inside, part_in[:, None], part_out[:, None]), 1)
         gain = tl.where(inside, gain_in[:, None], gain_out[:, None])
         pull = tl.where(inside, pull_in[:, None], pull_out[:, None])
-        d_q = tl.dot((product * gain - shares * pull).to(k_tile.dtype), k_tile, d_q, input_precision="tf32x3")
+        d_q = tl.dot((shares * (d_shares * gain - pull)).to(k_tile.dtype), k_tile, d_q, input_precision="tf32x3")
     return d_q, mean
 
 
@@ -127,7 +125,7 @@ def through_the_bank(
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, PLACE: tl.constexpr,
 ):
     """Add what reaches the queries through the bank, the path in place ``PLACE``; also its ``λ D``, a number a row."""
-    log_sum = load_row(log_sums, PLACE, rows, n_queries, HIGHEST)
+    log_sum = load_row(log_sums, PLACE, rows, n_queries)
     nothing = tl.zeros_like(log_sum)
     mean = add_mean(
         nothing, q, d_out, query, query, source, 0, n_slots, log_sum, scale, None, None,
@@ -150,7 +148,7 @@ def through_one_path(
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr,
 ):
     """Add what reaches the queries through the segment where only one of ``full`` and ``chunk`` runs."""
-    log_sum = load_row(log_sums, 0, rows, n_queries, HIGHEST)
+    log_sum = load_row(log_sums, 0, rows, n_queries)
     nothing = tl.zeros_like(log_sum)
     terms = (log_sum, nothing + tl.load(weights), pull, nothing + 1.0)
     d_q, mean = add_to_queries(
@@ -172,8 +170,8 @@ def through_both_paths(
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, ROPE: tl.constexpr,
 ):
     """Add what reaches the queries through the segment; ``pull`` is ``λ D`` of ``full`` and ``chunk`` together."""
-    log_full = load_row(log_sums, 0, rows, n_queries, HIGHEST)
-    log_chunk = load_row(log_sums, 1, rows, n_queries, HIGHEST)
+    log_full = load_row(log_sums, 0, rows, n_queries)
+    log_chunk = load_row(log_sums, 1, rows, n_queries)
     nothing = tl.zeros_like(log_full)
     mean = add_mean(
         nothing, q, d_out, query, start_of_chunk, source, before, whole, log_chunk, scale, cos, sin,
@@ -205,7 +203,8 @@ def through_both_paths(
     return d_q
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys", "length_class"])  # streams have pieces of many lengths
+# Streams have pieces of many lengths, and no instruction depends on the others.
+@triton.jit(do_not_specialize=["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"])
 def dq_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, d_out, log_sums, means, d_q, d_q_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides, d_out_strides,

@@ -118,7 +118,8 @@ def attend_segment(
     return mixed
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys", "length_class"])  # streams have pieces of many lengths
+# Streams have pieces of many lengths, and no instruction depends on the others.
+@triton.jit(do_not_specialize=["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"])
 def forward_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, log_sums,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides,

@@ -14,17 +14,20 @@ from torch import Tensor
 from .triton_dkv import dkv_kernel
 from .triton_dq import dq_kernel
 from .triton_forward import forward_kernel
+from .triton_tiles import HIGHEST, TABLE_ROWS
 
 # Decided when triton is imported: with TRITON_INTERPRET=1 the kernels run in numpy, on the CPU.
 INTERPRETED = not isinstance(forward_kernel, triton.JITFunction)
 INTERPRETER_TILES = {"BLOCK_M": 16, "BLOCK_N": 16}
 # Queries and keys of a tile, warps, stages of the pipeline, by bytes of an element. Where there are several, the
 # fastest is found by trial at the first call with a head width, a dtype and a length. Compiled for an H100 none spills
-# a register at d_h = 64. A product of float32 needs many more registers, so its tiles are small.
-FORWARD_TILES = {2: ((128, 64, 8, 3), (64, 64, 8, 3), (64, 64, 4, 3), (16, 64, 4, 3)), 4: ((32, 32, 4, 1),)}
-DQ_TILES = {2: ((128, 64, 8, 3), (64, 32, 8, 3), (64, 32, 4, 3), (16, 64, 4, 3)), 4: ((16, 32, 4, 1),)}
-DKV_TILES = {2: ((64, 128, 8, 3), (32, 128, 8, 3), (32, 64, 4, 3), (16, 64, 4, 3)), 4: ((16, 16, 4, 1),)}
-LONGEST_TUNED = 4096
+# a register in a loop at d_h = 64. A product of float32 needs many more registers, so its tiles are small.
+FORWARD_TILES = {2: ((128, 128, 8, 2), (128, 64, 8, 3), (64, 128, 4, 2), (64, 64, 8, 3), (64, 64, 4, 2)),
+                 4: ((32, 32, 4, 1),)}
+DQ_TILES = {2: ((128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 4, 3)), 4: ((16, 32, 4, 1),)}
+DKV_TILES = {2: ((64, 128, 8, 2), (64, 64, 4, 2), (64, 64, 4, 3), (32, 128, 8, 3), (32, 64, 4, 3)),
+             4: ((16, 16, 4, 1),)}
+SHORTEST_TUNED, LONGEST_TUNED = 64, 4096
 
 
 def tuned(kernel: Any, tiles: dict[int, tuple[tuple[int, int, int, int], ...]]) -> dict[int, Any]:
@@ -75,9 +78,8 @@ class Call(NamedTuple):
         return tuple(name for name, is_used in used.items() if is_used)
 
     def new_outputs(self) -> tuple[Tensor, Tensor]:
-        """Room for the output, and for the log-sum-exp of every row of every path, ``(P, B H, L)``."""
-        batch, heads, length, _ = self.q.shape
-        return new_like(self.q), self.q.new_empty(self.weights.shape[-1], batch * heads, length, dtype=torch.float32)
+        """Room for the output, and for the log-sum-exp of every row of every path."""
+        return new_like(self.q), new_rows(self.q, self.weights.shape[-1], HIGHEST.value)
 
     def new_gradients(self) -> list[Tensor]:
         """Room for the gradients of ``differentiable``, in that order."""
@@ -88,6 +90,18 @@ def new_like(x: Tensor) -> Tensor:
     """Room for ``(B, H, L, d_h)`` in the order ``(B, L, H, d_h)``, so that the heads merge without a copy."""
     batch, heads, length, width = x.shape
     return x.new_empty(batch, length, heads, width).transpose(1, 2)
+
+
+def new_rows(q: Tensor, n_paths: int, fill: float) -> Tensor:
+    """Room for a number for each row of every path, ``(P, B H, rows)`` float32, and ``fill`` from row L on.
+
+    ``rows`` is L, rounded up to a multiple of ``TABLE_ROWS``.
+    """
+    batch, heads, length, _ = q.shape
+    rows = math.ceil(length / TABLE_ROWS.value) * TABLE_ROWS.value
+    tables = q.new_empty(n_paths, batch * heads, rows, dtype=torch.float32)
+    tables[..., length:] = fill
+    return tables
 
 
 def run_forward(call: Call) -> tuple[Tensor, Tensor]:
@@ -113,7 +127,7 @@ def run_backward(call: Call, out: Tensor, log_sums: Tensor, d_out: Tensor) -> li
     found = dict(zip(call.differentiable, call.new_gradients(), strict=True))
     gradients = {f"d_{name}": found.get(name) for name in ("q", "k", "v", "q_mem", "k_mem", "v_mem")}
     d_queries = {name: gradients.pop(name) for name in ("d_q", "d_q_mem")}
-    rows = {"log_sums": log_sums, "means": torch.empty_like(log_sums), "d_scale": call.q.shape[3] ** -0.5}
+    rows = {"log_sums": log_sums, "means": new_rows(call.q, len(log_sums), 0.0), "d_scale": call.q.shape[3] ** -0.5}
     launch(DQ, call, lambda meta: triton.cdiv(call.q.shape[2], meta["BLOCK_M"]),
            {"out": out, "d_out": d_out} | d_queries, **rows)
     n_keys = call.k.shape[2] if call.full or call.chunk else 0
@@ -143,7 +157,7 @@ def launch(
         "n_slots": 0 if call.k_mem is None else call.k_mem.shape[2],
         # Without the path every key is in one chunk, and the full path is that chunk's.
         "chunk_size": min(call.chunk_size, n_keys) if call.chunk else n_keys,
-        "length_class": min(triton.next_power_of_2(longest), LONGEST_TUNED),
+        "length_class": min(max(triton.next_power_of_2(longest), SHORTEST_TUNED), LONGEST_TUNED),
         "scale": math.log2(math.e) / math.sqrt(width),
         "FULL": call.full,
         "CHUNK": call.chunk,

@@ -23,6 +23,10 @@ CAUSAL = tl.constexpr(4)   # not later than the query, in its chunk or before
 LOWEST = tl.constexpr(-1e30)
 HIGHEST = tl.constexpr(1e30)
 
+# A table of numbers, one for each row, has room for whole tiles of queries, whatever their size: it is a multiple of
+# this, the largest. So a tile is read without a mask.
+TABLE_ROWS = tl.constexpr(128)
+
 
 @triton.jit
 def head_of(pointer, strides, n_heads):
@@ -66,17 +70,22 @@ def store_tile(head, strides, rows, n_rows, tile, D: tl.constexpr, BLOCK_D: tl.c
 
 
 @triton.jit
-def load_row(table, path, rows, n_queries, other):
-    """One number for each row, from ``(P, B H, L)`` float32; ``other`` for rows that do not exist."""
+def table_of(tables, path, n_queries):
+    """Where the numbers of this program's head and of ``path`` begin in ``(P, B H, rows)``."""
     index = (path * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
-    return tl.load(table + index * n_queries + rows, mask=rows < n_queries, other=other)
+    return tables + index * (tl.cdiv(n_queries, TABLE_ROWS) * TABLE_ROWS)
 
 
 @triton.jit
-def store_row(table, path, values, rows, n_queries):
-    """Write one number for each row that exists, to ``(P, B H, L)`` float32."""
-    index = (path * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
-    tl.store(table + index * n_queries + rows, values, mask=rows < n_queries)
+def load_row(tables, path, rows, n_queries):
+    """One number for each row of a tile, float32; what the table was filled with for rows that do not exist."""
+    return tl.load(table_of(tables, path, n_queries) + rows)
+
+
+@triton.jit
+def store_row(tables, path, values, rows, n_queries):
+    """Write one number for each row that exists, float32."""
+    tl.store(table_of(tables, path, n_queries) + rows, values, mask=rows < n_queries)
 
 
 @triton.jit
