@@ -348,7 +348,8 @@ def test_a_trial_from_end_to_end(capsys, tmp_path, monkeypatch):
     found = json.loads(out.read_text())
     assert found["kind"] == "cpu" and found["quick"] and found["failures"] == []
     assert found["versions"]["torch"] == torch.__version__ and found["threads"] == 1
-    assert [one["part"] for one in found["cases"]] == ["attention", "recurrence", "recurrence", "training", "generation"]
+    parts = [one["part"] for one in found["cases"]]
+    assert parts == ["attention", "recurrence", "recurrence", "training", "generation"]
     methods = found["cases"][0]["methods"]
     assert list(methods) == [name for name in METHODS if name not in COMPILED]
     for name, method in methods.items():

@@ -26,7 +26,7 @@ from rmat_tutorial.checkpoints import read_info
 from rmat_tutorial.corpora import Corpus
 from rmat_tutorial.evaluation import evaluate
 from rmat_tutorial.language_model import build
-from rmat_tutorial.tasks import IGNORED, RecallTask, RewriteTask
+from rmat_tutorial.tasks import IGNORED, RecallTask, RewriteTask, StoriesTask
 from rmat_tutorial.tracing import collect_gates
 from rmat_tutorial.training import (
     Curriculum,
@@ -393,6 +393,16 @@ def test_rewrite_is_trained_with_as_many_writes_as_were_drawn():
              for tokens in (6, 60) for seed in range(200)}
     assert {writes for tokens, writes in drawn if tokens == 6} == {2, 3}
     assert {writes for tokens, writes in drawn if tokens == 60} == set(range(2, 10))
+
+
+def test_stories_are_trained_with_as_many_moves_as_were_drawn():
+    task = StoriesTask(people=2, objects=2, moves=4)
+    drawn = {(tokens, (lighter := task.lighter(tokens, torch.Generator().manual_seed(seed))).moves, lighter.people,
+              lighter.objects) for tokens in (24, 48, 480) for seed in range(200)}
+    few, more = {(1, 1, 1), (2, 2, 2)}, {(3, 2, 2), (4, 2, 2)}
+    assert {tuple(rest) for tokens, *rest in drawn if tokens == 24} == few
+    assert {tuple(rest) for tokens, *rest in drawn if tokens == 48} == few | more
+    assert {tuple(rest) for tokens, *rest in drawn if tokens == 480} == few | more
 
 
 def test_answers_are_counted_by_the_segments_between_fact_and_question():

@@ -68,8 +68,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--ragged", action="store_true", default=None,
                           help="streams of more than one segment end anywhere in their last one")
     training.add_argument("--vary-facts", action="store_true", default=None,
-                          help="recall, rewrite: each step draws how many facts its streams have, up to --facts "
-                               "or --writes")
+                          help="recall, rewrite, stories: each step draws how many facts its streams have, up to "
+                               "--facts, --writes or --moves")
     training.add_argument("--restart", type=float, metavar="PROBABILITY",
                           help="of a row (of tasks: of the batch) to begin anew in a step; otherwise it reads on with "
                                "the state it had")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -69,6 +70,7 @@ class StoriesTask(PlacedTask):
 
     kind = "stories"
     answer_field = "places"
+    load = "moves"
     cell = 6
     vocab_size = len(WORDS)
 
@@ -88,6 +90,10 @@ class StoriesTask(PlacedTask):
     @property
     def question_tokens(self) -> int:
         return 5 * (self.people if self.hops == 1 else self.objects)
+
+    def _with_load(self, count: int) -> Self:
+        """This task with so many moves, and no more people or objects than moves."""
+        return replace(self, moves=count, people=min(self.people, count), objects=min(self.objects, count))
 
     def _label(self, token: int) -> str:
         """The word."""
