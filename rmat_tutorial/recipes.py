@@ -24,6 +24,9 @@ _TASK_RECIPE = Recipe(
     RMATConfig(write_slots=16, gate="hard"),
     TrainSettings(steps=1600, grow_below=0.15, ragged=True, gate_penalty_from=1200, gate_margin=0.6),
 )
+_LONG_SEGMENTS = Recipe(
+    replace(_TASK_RECIPE.config, segment_len=64, chunk_size=16), replace(_TASK_RECIPE.settings, max_segments=8)
+)
 RECIPES = {
     **dict.fromkeys(TASKS, _TASK_RECIPE),
     "recall": Recipe(RMATConfig(write_slots=8, gate="hard"), TrainSettings()),
@@ -31,10 +34,10 @@ RECIPES = {
     # stream writes it: a small penalty, and streams that follow each other.
     "rewrite": replace(_TASK_RECIPE, settings=replace(
         _TASK_RECIPE.settings, steps=2000, vary_facts=True, restart=0.2, gate_penalty=0.3, gate_penalty_from=1500)),
+    # A passage that the border between two segments cuts is hard to put together again. Long segments cut fewer.
+    "copy": _LONG_SEGMENTS,
     # A segment must hold the shortest story and its questions.
-    "stories": Recipe(
-        replace(_TASK_RECIPE.config, segment_len=64, chunk_size=16), replace(_TASK_RECIPE.settings, max_segments=8)
-    ),
+    "stories": _LONG_SEGMENTS,
     "text": Recipe(
         RMATConfig(d_model=96, segment_len=64, chunk_size=16, gate="hard"),
         TrainSettings(steps=3000, batch_size=16, max_segments=8, grow_below=None, gate_penalty=0.0, warmup=200),

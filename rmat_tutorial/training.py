@@ -30,7 +30,7 @@ from .language_model import LanguageModel, build
 from .model import RMAT
 from .runs import RunFolder, TrainingError
 from .state import SegmentCache, State
-from .tasks import IGNORED, TASKS, PlacedTask, Source
+from .tasks import IGNORED, TASKS, PlacedTask, Source, VariedTask
 from .validate import require_choice, require_int, require_number, require_seed
 
 FRESH = 3.0  # nats
@@ -69,8 +69,8 @@ class TrainSettings:
             stream writes it. 1: every row begins anew in every step.
         ragged: streams of more than one segment end anywhere in their last one, so that a model of tasks, whose
             questions come last, learns to answer at every place of a segment and not only at its end.
-        vary_facts: of tasks with a ``load``: each step draws how many facts its streams have, up to as many as the
-            task says, see ``PlacedTask.lighter``.
+        vary_facts: of recall, rewrite and stories: each step draws how many facts its streams have, up to as many as
+            the task says, see ``VariedTask``.
         gate_penalty: weight of the mean write gate in the loss, from step ``gate_penalty_from`` on.
         gate_margin: what is added to the scores of the gates in that mean. Above 0, a gate that is shut has to be shut
             with a margin, so that what was not met in training does not open it.
@@ -199,9 +199,9 @@ class Trainer:
     ) -> None:
         if source.vocab_size != config.vocab_size:
             raise TrainingError(f"vocab_size must be {source.vocab_size}, the source's, got {config.vocab_size}")
-        if settings.vary_facts and not (isinstance(source, PlacedTask) and source.load):
-            able = ", ".join(name for name, task in TASKS.items() if task.load)
-            raise TrainingError(f"vary_facts must be False for {source.describe()['kind']}, it is for {able}")
+        if settings.vary_facts and not isinstance(source, VariedTask):
+            varied = ", ".join(name for name, task in TASKS.items() if issubclass(task, VariedTask))
+            raise TrainingError(f"vary_facts must be False for {source.describe()['kind']}, it is for {varied}")
         if settings.backprop == "replay" and config.kind == "full":
             raise TrainingError(
                 "backprop must be 'whole' or 'truncated' for kind 'full', got 'replay', which keeps a state for each "

@@ -7,7 +7,7 @@ score, and hands out batches that a seed makes repeatable.
 from .copying import CopyTask
 from .keys import KeyValueTask, key_name
 from .mqar import MQARTask
-from .placed import Episode, PlacedTask
+from .placed import Episode, PlacedTask, VariedTask
 from .recall import RecallTask
 from .rewrite import RewriteTask
 from .source import IGNORED, Source
@@ -20,5 +20,5 @@ TASKS: dict[str, type[PlacedTask]] = {
 
 __all__ = [
     "IGNORED", "TASKS", "CopyTask", "Episode", "KeyValueTask", "MQARTask", "PlacedTask", "RecallTask", "RewriteTask",
-    "Source", "StoriesTask", "key_name",
+    "Source", "StoriesTask", "VariedTask", "key_name",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -42,13 +42,11 @@ class PlacedTask(ABC):
     Attributes:
         kind: the name of the task.
         answer_field: the field that says how many answers there are, at least 2.
-        load: the field that says how many facts a stream has, of a task that can be made ``lighter``; else ``None``.
     """
 
     metric = "accuracy"
     kind: ClassVar[str]
     answer_field: ClassVar[str]
-    load: ClassVar[str | None] = None
     cell: ClassVar[int] = 1
     fact_span: tuple[float, float]
 
@@ -86,15 +84,6 @@ class PlacedTask(ABC):
     def _answers(self, tokens: Iterable[int]) -> Iterator[int]:
         """After each token, from those so far, the answer to what was asked with it, else ``IGNORED``."""
 
-    @property
-    def least_load(self) -> int:
-        """The fewest facts that a stream can have."""
-        return 1
-
-    def _with_load(self, count: int) -> Self:
-        """This task with so many facts."""
-        return replace(self, **{self.load: count})
-
     # What follows from it.
 
     def __post_init__(self) -> None:
@@ -118,13 +107,6 @@ class PlacedTask(ABC):
         token = int(token)
         require_index("token", token, self.vocab_size)
         return self._label(token)
-
-    def lighter(self, tokens: int, generator: torch.Generator) -> Self:
-        """This task with some number of facts, drawn on a logarithmic scale from the fewest to as many as it has, or to
-        as many as half of ``tokens`` tokens hold. Only for a task with a ``load``."""
-        most = max(self.least_load, min(getattr(self, self.load), tokens // (2 * self.cell)))
-        share = float(torch.rand((), generator=generator))
-        return self._with_load(min(most, int(self.least_load * ((most + 1) / self.least_load) ** share)))
 
     def describe(self) -> dict[str, Any]:
         """What identifies the task, as JSON values."""
@@ -218,6 +200,14 @@ class PlacedTask(ABC):
             _put(back, asked - start, distances)
             yield part, wanted, back
             start += part.shape[1]
+
+
+class VariedTask(PlacedTask):
+    """A task that is learned by way of streams with fewer facts."""
+
+    @abstractmethod
+    def lighter(self, tokens: int, generator: torch.Generator) -> Self:
+        """This task with some number of facts, drawn up to as many as it has, or as streams of ``tokens`` hold."""
 
 
 def _checked_span(span: Any) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .placed import Episode, PlacedTask, distinct, each_at_least_once, last_columns, permutations
+from .placed import Episode, VariedTask, distinct, each_at_least_once, last_columns, permutations
 from .source import IGNORED
 
 PEOPLE = ("mary", "john", "sandra", "daniel", "julie", "fred")
@@ -36,7 +36,7 @@ _BACKGROUND = torch.tensor([_tokens(("the", *words, ".")) for words in product(A
 
 
 @dataclass(frozen=True)
-class StoriesTask(PlacedTask):
+class StoriesTask(VariedTask):
     """Who is where, and where things are, in the manner of bAbI and BABILong, a token each word.
 
     Two kinds of sentences lie at random places among sentences about animals: "mary went to the kitchen ." and "mary
@@ -70,7 +70,6 @@ class StoriesTask(PlacedTask):
 
     kind = "stories"
     answer_field = "places"
-    load = "moves"
     cell = 6
     vocab_size = len(WORDS)
 
@@ -91,9 +90,17 @@ class StoriesTask(PlacedTask):
     def question_tokens(self) -> int:
         return 5 * (self.people if self.hops == 1 else self.objects)
 
-    def _with_load(self, count: int) -> Self:
-        """This task with so many moves, and no more people or objects than moves."""
-        return replace(self, moves=count, people=min(self.people, count), objects=min(self.objects, count))
+    def lighter(self, tokens: int, generator: torch.Generator) -> Self:
+        """This task with some number of people, objects and moves, each as likely as another, up to as many as it has,
+        or as streams of ``tokens`` tokens hold."""
+
+        def draw(low: int, high: int) -> int:
+            return int(torch.randint(low, max(low, high) + 1, (), generator=generator))
+
+        sentences = (tokens - 5 * max(self.people, self.objects)) // self.cell  # beside the questions
+        objects = draw(1, min(self.objects, sentences - 1))
+        people = draw(1, min(self.people, sentences - objects))
+        return replace(self, objects=objects, people=people, moves=draw(people, min(self.moves, sentences - objects)))
 
     def _label(self, token: int) -> str:
         """The word."""
