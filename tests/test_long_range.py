@@ -225,6 +225,15 @@ def test_each_line_of_the_bar_can_be_missed(spoil, lost):
     assert describe(result).count("NOT MET") == len(lost)
 
 
+def test_at_sixteen_million_tokens_one_seed_is_enough():
+    result = copy.deepcopy(result_of_the_bar())
+    for seed, share in ((0, 0.984), (1, 1.0)):
+        result["models"][seed]["scores"].append(score(LONGEST, share, reading="longest"))
+    scores_of(result, 2)[LONGEST, "again"]["accuracy"] = 0.95
+    (claim,) = [claim for claim in claims(result) if "16 777 216" in claim.asked]
+    assert claim.met and claim.found == "100.00 %"
+
+
 def test_what_was_not_measured_is_not_met():
     result = result_of_the_bar()
     for model in result["models"]:
