@@ -49,7 +49,7 @@ def hybrid_forward(
     q: Tensor, k: Tensor, v: Tensor, q_mem: Tensor | None, k_mem: Tensor | None, v_mem: Tensor | None, weights: Tensor,
     cos: Tensor | None, sin: Tensor | None, chunk_size: int, full: bool, chunk: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The output ``(B, H, L, d_h)``, and the log-sum-exp of every row of every path, base 2, ``(P, B H, L)``."""
+    """The output ``(B, H, L, d_h)``, and the log-sum-exp of every row of every path, base 2, see ``new_rows``."""
     return run_forward(Call(q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, chunk_size, full, chunk))
 
 
