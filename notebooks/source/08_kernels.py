@@ -813,8 +813,8 @@ for first, last, C_of_case, expected in ((48, 63, 32, [32, 48, 32]), (16, 31, 20
         assert found.tolist() == expected
 
 # %% [markdown]
-# The second number of a range is not in it, so [0, 0) is empty. With C = 20 the keys 0 to 19 are in the chunk of queries 16 to 19, and before that
-# of the other twelve. So they are looked at for either, masked.
+# The second number of a range is not in it, so [0, 0) is empty. With C = 20 the keys 0 to 19 are in the chunk of queries
+# 16 to 19, and before that of the other twelve. So they are looked at for either, masked.
 
 # %% [markdown] tags=["instructor"]
 # **The kernel.** Put the PyTorch loop and the fourth kernel side by side and let the room match lines. Do not explain
@@ -992,8 +992,9 @@ print(f"all at once takes at least {price:.2f} of full alone")
 assert 1.5 < price < 1.6 and back["triton"].bytes < back["sdpa"].bytes / 4 and back["triton"].flops > back["sdpa"].flops
 
 # %% [markdown]
-# Back, by the roof and at this size, the price is half as much again, at the least. Two kernels compute the scores, the first one those of the chunk and the bank twice.
-# Against three calls of torch it is a third more operations, and a quarter of the bytes.
+# Back, by the roof and at this size, the price is half as much again, at the least. Two kernels compute the scores, the
+# first one those of the chunk and the bank twice. Against three calls of torch it is a third more operations, and a
+# quarter of the bytes.
 
 # %% [markdown] tags=["instructor"]
 # **The way back.** The mistake worth waiting for is one D for all paths, the row's sum of dO ∘ O: everybody writes it who
@@ -1350,6 +1351,12 @@ for name, result in benchmarks.items():
 measured = {(case["part"], case["name"]): case for case in benchmarks["cpu"]["cases"]}
 on_cpu = measured["attention", ON_CPU]
 
+
+def by_operations(case: dict) -> float:
+    """Operations of `sdpa`, forward and backward, over those of causal attention alone."""
+    three, one = (case["methods"][name]["cost"]["both"]["flops"] for name in ("sdpa", "causal"))
+    return three / one
+
 # %%
 predict(
     "08.measured",
@@ -1383,8 +1390,7 @@ assert 1.2 < sdpa_time < 1.4 and times["eager"]["both"] > 6 and times["flex"]["f
 for name in ("chunks alone", "bank alone"):
     print(f"{name:13} {times[name]['both']:.2f} of causal attention")
 print(f"what is left, mixing with λ: {sdpa_time - 1 - times['chunks alone']['both'] - times['bank alone']['both']:.2f}")
-three, one = (on_cpu["methods"][name]["cost"]["both"]["flops"] for name in ("sdpa", "causal"))
-print(f"by operations: all three {three / one:.2f} of causal attention")
+print(f"by operations: all three {by_operations(on_cpu):.2f} of causal attention")
 length, chunk_size, slots = (on_cpu["shape"][name] for name in ("length", "chunk_size", "slots"))
 print(f"by operations: chunks {pairs(length, chunk_size) / pairs(length, length):.2f}, "
       f"bank {length * slots / pairs(length, length):.2f}")
@@ -1400,8 +1406,8 @@ assert abs(times["sdpa, compiled"]["both"] - times["sdpa"]["both"]) < 0.1
 # as those of 1,024. And the compiler makes `eager` faster, but not nearly as fast as `sdpa`; to `sdpa` it has hardly
 # anything to add.
 #
-# Where do the ways lie under the roof of the machine that was measured? Its two lines were measured in the same run, with a product of
-# matrices and with a copy. Look at how far the points are from the roof.
+# Where do the ways lie under the roof of the machine that was measured? Its two lines come from the same run: a product of
+# matrices, and a copy. Look at how far the points are from the roof.
 
 # %%
 show(
@@ -1475,16 +1481,15 @@ live = measure_attention(
     ("causal", "sdpa", *(["triton"] if on_cuda and HAS_TRITON else [])), torch.bfloat16 if on_cuda else torch.float32,
     Ceiling(512, 2**22), torch.device(DEVICE), Effort(3, 0.01),
 )
-three, one = (live["methods"][name]["cost"]["both"]["flops"] for name in ("sdpa", "causal"))
-print(f"by operations: sdpa {three / one:.2f} of causal attention")
+print(f"by operations: sdpa {by_operations(live):.2f} of causal attention")
 for direction, found in live["ratios"].items():
     print(direction, {name: f"{one['causal']['median']:.2f}" for name, one in found.items()}, "of causal attention")
     assert set(found) >= {"causal", "sdpa"}
 
 # %% [markdown] tags=["instructor"]
 # **Measured.** **Ask:** "Why are two lines of the list not met, and still in the list?" (They were asked before. A list
-# from which the misses are taken tells nothing.) And: "Would you write a kernel for this CPU?" (A third is the most
-# that there is to gain.)
+# from which the misses are taken tells nothing.) And: "Would you write a kernel for this CPU?" (Less than a
+# quarter of the time is the most that there is to gain.)
 
 # %% [markdown]
 # ## Recap
@@ -1519,8 +1524,8 @@ for direction, found in live["ratios"].items():
 # - Section 6: put `print("keys", start, total)` into the loop of `full_kernel`.
 # - Section 6: let `fused_kernel` go over the keys before the chunk first. What would have to be kept to have `chunk`?
 # - Section 6: without a GPU, a tile of 8 in place of 16 (`TILE`). What becomes of `reads`?
-# - Section 7: give both paths one D<sub>p</sub>. In place of `d_scores = …` write `one = (d_out * by_definition(q, k, v, q_mem, k_mem,
-#   v_mem, weights, C)).sum(-1)` and `d_scores = (weights[:2, None, None] * shares * (d_out @ v.T - one[:, None])).sum(0)`.
+# - Section 7: give both paths one D<sub>p</sub>. In place of `d_scores = …` write `one = (d_out * by_definition(q, k, v,
+#   q_mem, k_mem, v_mem, weights, C)).sum(-1)` and `d_scores = (weights[:2, None, None] * shares * (d_out @ v.T - one[:, None])).sum(0)`.
 #   Which gradients are still right?
 # - Section 9: is there, by the estimate, a choice with two programs and less than 1 GB, and nothing spilled?
 #

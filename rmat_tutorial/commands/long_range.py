@@ -25,8 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     out = options.out or folders.home() / "runs" / (options.part + ("-quick" if options.quick else ""))
-
-    jobs = options.jobs if options.jobs is not None else 1 if options.part == ALONE else 2
+    jobs = options.jobs
+    if jobs is None:
+        jobs = 1 if options.part == ALONE else 2
 
     def make(machine: dict[str, Any]) -> dict[str, Any]:
         if options.part == GAPS:

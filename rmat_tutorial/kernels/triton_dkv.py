@@ -18,6 +18,7 @@ from .triton_tiles import (
     CAUSAL,
     INSIDE,
     LIMITED,
+    VARYING,
     head_of,
     load_row,
     load_tile,
@@ -57,6 +58,7 @@ def add_to_keys(
         if OF_TWO:
             log_full, mean_full = load_row(log_sums, 0, rows, n_queries), load_row(means, 0, rows, n_queries)
         powers = tl.dot(k, tl.trans(q_tile), input_precision="tf32x3") * scale
+        # With the end of the key's chunk, and not with where the query's begins: this is divided once, before the loop.
         inside = query[None, :] < end_of_chunk[:, None]
         if VISIBLE == CAUSAL:
             powers -= tl.where(inside, log_sum[None, :], log_full[None, :])
@@ -142,8 +144,7 @@ def through_the_segment(
     return d_k, d_v
 
 
-# Streams have pieces of many lengths, and no instruction depends on the others.
-@triton.jit(do_not_specialize=["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"])
+@triton.jit(do_not_specialize=VARYING)
 def dkv_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, d_out, log_sums, means, d_k, d_v, d_k_mem, d_v_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, d_out_strides,

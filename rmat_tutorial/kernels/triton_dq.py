@@ -26,6 +26,7 @@ from .triton_tiles import (
     CAUSAL,
     INSIDE,
     LIMITED,
+    VARYING,
     head_of,
     is_visible,
     key_ranges,
@@ -203,8 +204,7 @@ def through_both_paths(
     return d_q
 
 
-# Streams have pieces of many lengths, and no instruction depends on the others.
-@triton.jit(do_not_specialize=["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"])
+@triton.jit(do_not_specialize=VARYING)
 def dq_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, d_out, log_sums, means, d_q, d_q_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides, d_out_strides,

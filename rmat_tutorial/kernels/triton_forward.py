@@ -20,6 +20,7 @@ from .triton_tiles import (
     LIMITED,
     LOWEST,
     OUTSIDE,
+    VARYING,
     head_of,
     is_visible,
     key_ranges,
@@ -118,8 +119,7 @@ def attend_segment(
     return mixed
 
 
-# Streams have pieces of many lengths, and no instruction depends on the others.
-@triton.jit(do_not_specialize=["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"])
+@triton.jit(do_not_specialize=VARYING)
 def forward_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, log_sums,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides,

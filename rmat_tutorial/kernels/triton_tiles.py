@@ -23,6 +23,10 @@ CAUSAL = tl.constexpr(4)   # not later than the query, in its chunk or before
 LOWEST = tl.constexpr(-1e30)
 HIGHEST = tl.constexpr(1e30)
 
+# Arguments of the kernels whose value is not compiled in: pieces of a stream have many lengths, and a kernel for each
+# number of heads would not be faster.
+VARYING = ["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"]
+
 # A table of numbers, one for each row, has room for whole tiles of queries, whatever their size: it is a multiple of
 # this, the largest. So a tile is read without a mask.
 TABLE_ROWS = tl.constexpr(128)
