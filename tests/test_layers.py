@@ -23,6 +23,7 @@ LAYERS = (
     "backprop graphs training evaluation asking",
     "benchmark jobs recipes orders",
     "comparison long_range bench",
+    "long_range_claims",
     "plots canvas exercises",
     "widgets predictions pictures facts",
     "playground",

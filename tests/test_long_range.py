@@ -17,7 +17,8 @@ from rmat_tutorial.commands.evaluate import evaluation_source
 from rmat_tutorial.commands.train import run_settings, training_sources
 from rmat_tutorial.evaluation import evaluate
 from rmat_tutorial.language_model import Output
-from rmat_tutorial.long_range import BAR_SEEDS, LONGEST, MEMORY_FROM, MILLION, PARTS, accuracy, claims, describe
+from rmat_tutorial.long_range import BAR_SEEDS, LONGEST, MANY_WRITES, MEMORY_FROM, MILLION, PARTS, SIXTEEN_TIMES
+from rmat_tutorial.long_range_claims import accuracy, claims, describe
 from rmat_tutorial.recipes import RECIPES
 from rmat_tutorial.tasks import TASKS, PlacedTask, RecallTask
 from rmat_tutorial.training import Trainer, TrainSettings
@@ -223,6 +224,31 @@ def test_each_line_of_the_bar_can_be_missed(spoil, lost):
     spoil(result)
     assert {place for place, claim in enumerate(claims(result)) if not claim.met} == lost
     assert describe(result).count("NOT MET") == len(lost)
+
+
+def result_of_the_tasks() -> dict:
+    """One that just holds every line, beside a model of another kind that holds none."""
+    def model(task: str, kind: str, value: float, **source: int) -> dict:
+        return {"task": task, "kind": kind, "training_seconds": 300.0, "tokens_per_second": 9.0, "device": "d",
+                "scores": [score(SIXTEEN_TIMES, value, **source), score(512, 0.1), score(32768, 0.1)]}
+
+    rewrite = model("rewrite", "rmat", 0.99, writes=MANY_WRITES)
+    rewrite["scores"].append(score(SIXTEEN_TIMES, 0.5, writes=64))
+    ours = [rewrite, *(model(task, "rmat", 0.95) for task in ("mqar", "copy", "stories", "recall"))]
+    return {"part": "tasks", "quick": False, "models": [*ours, model("copy", "full", 0.1)], "failures": []}
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_each_line_for_the_tasks_can_be_missed(lost):
+    result = copy.deepcopy(result_of_the_tasks())
+    assert [claim.met for claim in claims(result)] == [True] * 4
+    result["models"][lost]["scores"][0]["accuracy"] -= 0.001
+    assert [place for place, claim in enumerate(claims(result)) if not claim.met] == [lost]
+    assert describe(result).count("NOT MET") == 1
+    del result["models"][lost]
+    assert [claim.met for claim in claims(result)].index(None) == lost
+    assert [claim.met for claim in claims({**result, "models": []})] == [None] * 4
+    assert claims({**result, "part": "capacity"}) == []
 
 
 def test_at_sixteen_million_tokens_one_seed_is_enough():

@@ -40,7 +40,8 @@ from rmat_tutorial.evaluation import evaluate
 from rmat_tutorial.exercises import check
 from rmat_tutorial.exercises.causes import CAUSES
 from rmat_tutorial.folders import data, home
-from rmat_tutorial.long_range import GAP_ROWS, accuracy, claims
+from rmat_tutorial.long_range import GAP_ROWS
+from rmat_tutorial.long_range_claims import accuracy, claims
 from rmat_tutorial.measuring import peak_bytes_kept
 from rmat_tutorial.memory import hard_gate
 from rmat_tutorial.pictures.diagnose import training_plots

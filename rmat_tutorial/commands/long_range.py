@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import folders, long_range
+from ..long_range_claims import describe
 from .resumable import make_result
 
 GAPS = "gaps"  # the part that trains nothing
@@ -34,4 +35,4 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
             return long_range.read_gaps(out, jobs, machine, options.quick)
         return long_range.run_part(options.part, out, jobs, machine, options.quick)
 
-    return make_result(make, long_range.describe, out / f"{options.part}.json", arguments)
+    return make_result(make, describe, out / f"{options.part}.json", arguments)

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from ..long_range import LONGEST, MILLION, TASK_WORDS, accuracy
+from ..long_range import LONGEST, MILLION, TASK_WORDS
+from ..long_range_claims import accuracy
 from ..plots import FOURTH, PATH_COLOURS
 from ..recipes import RECIPES
 from ..tasks import TASKS
