@@ -77,7 +77,7 @@ def test_everything_is_within_the_figure_and_its_frame(task, more, seed):
 
 def test_the_legend_names_what_there_is():
     def names(task):
-        return [text.get_text() for text in example(task, 64).legends[0].get_texts()]
+        return [text.get_text() for text in example(task, 100).legends[0].get_texts()]
 
     assert names(TASKS["recall"]())[-1] == "question and the last fact that it rests on"
     assert names(TASKS["rewrite"]())[-1] == names(StoriesTask())[-1] == "other fact"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -24,12 +22,7 @@ class KeyValueTask(VariedTask):
     """Facts, queries and answers of one token each.
 
     Token numbers, in order: noise, facts (``key * values + value``), queries, answers.
-
-    Attributes:
-        load: the field that says how many facts a stream has.
     """
-
-    load: ClassVar[str]
 
     keys: int
     values: int
@@ -55,16 +48,10 @@ class KeyValueTask(VariedTask):
 
     @property
     def least_load(self) -> int:
-        """The fewest facts that a stream can have."""
         return 1
 
-    def lighter(self, tokens: int, generator: torch.Generator) -> Self:
-        """This task with some number of facts, drawn on a logarithmic scale from the fewest to as many as it has, or to
-        as many as half of ``tokens`` tokens hold."""
-        most = max(self.least_load, min(getattr(self, self.load), tokens // 2))
-        share = float(torch.rand((), generator=generator))
-        count = min(most, int(self.least_load * ((most + 1) / self.least_load) ** share))
-        return replace(self, **{self.load: count})
+    def _most_load(self, tokens: int) -> int:
+        return tokens // 2  # the rest is noise
 
     def fact_token(self, key: int, value: int) -> int:
         """The token that states "key = value"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -203,11 +203,30 @@ class PlacedTask(ABC):
 
 
 class VariedTask(PlacedTask):
-    """A task that is learned by way of streams with fewer facts."""
+    """A task that is learned by way of streams with fewer facts.
+
+    Attributes:
+        load: the field that says how many facts a stream has.
+    """
+
+    load: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def least_load(self) -> int:
+        """The fewest facts that a stream can have."""
 
     @abstractmethod
+    def _most_load(self, tokens: int) -> int:
+        """The most facts that streams of ``tokens`` tokens should have."""
+
     def lighter(self, tokens: int, generator: torch.Generator) -> Self:
-        """This task with some number of facts, drawn up to as many as it has, or as streams of ``tokens`` hold."""
+        """This task with some number of facts, drawn on a logarithmic scale from the fewest to as many as it has, or to
+        as many as streams of ``tokens`` tokens should have."""
+        most = max(self.least_load, min(getattr(self, self.load), self._most_load(tokens)))
+        share = float(torch.rand((), generator=generator))
+        count = min(most, int(self.least_load * ((most + 1) / self.least_load) ** share))
+        return replace(self, **{self.load: count})
 
 
 def _checked_span(span: Any) -> tuple[float, float]:

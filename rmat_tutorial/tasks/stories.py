@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ ADVERBS = ("quietly", "again", "outside", "alone")
 
 WORDS = (
     "the", ".", *ADJECTIVES, *ANIMALS, *VERBS, *ADVERBS, *PEOPLE, *PLACES, *OBJECTS,
-    "went", "to", "picked", "up", "where", "is", "now", "?",
+    "went", "to", "picked", "up", "where", "is",
 )
 _NUMBER = {word: number for number, word in enumerate(WORDS)}
 
@@ -44,14 +43,15 @@ class StoriesTask(VariedTask):
     before. Each object is picked up once, by someone who goes somewhere afterwards, and stays with them. Each person
     goes somewhere at least once. The places are drawn one by one, so a place says nothing about the next.
 
-    At the end, with ``hops=1``, "where is mary now ?" is asked for each person, which takes one sentence to answer.
-    With ``hops=2``, "where is the apple ?" is asked for each object, which takes two: who has it, and where they went.
-    The answer belongs to the "?". The stories are the same for both.
+    At the end, with ``hops=1``, "where is mary" is asked for each person, which takes one sentence to answer. With
+    ``hops=2``, "where is the apple" is asked for each object, which takes two: who has it, and where they went. The
+    answer belongs to the last word of the question. The stories are the same for both.
 
     A reader who says the place that was mentioned last is right more often than one who guesses.
 
     Attributes:
-        people, places, objects: how many of each there are. Guessing scores ``1 / places``.
+        people, places, objects: how many of each there are. Guessing scores ``1 / places``. Who the people are, and
+            which the objects, is drawn for each story.
         moves: sentences that say where somebody went.
         hops: sentences that an answer rests on, 1 or 2.
         fact_span: the part of the stream before the questions in which the story lies, as two fractions.
@@ -61,14 +61,15 @@ class StoriesTask(VariedTask):
     Sources: Weston and others 2015, arXiv 1502.05698, tasks 1 and 2; Kuratov and others 2024, arXiv 2406.10149.
     """
 
-    people: int = 3
+    people: int = 6
     places: int = 8
-    objects: int = 2
-    moves: int = 5
+    objects: int = 1
+    moves: int = 12
     hops: int = 1
     fact_span: tuple[float, float] = (0.0, 1.0)
 
     kind = "stories"
+    load = "moves"
     answer_field = "places"
     cell = 6
     vocab_size = len(WORDS)
@@ -88,19 +89,14 @@ class StoriesTask(VariedTask):
 
     @property
     def question_tokens(self) -> int:
-        return 5 * (self.people if self.hops == 1 else self.objects)
+        return 3 * self.people if self.hops == 1 else 4 * self.objects
 
-    def lighter(self, tokens: int, generator: torch.Generator) -> Self:
-        """This task with some number of people, objects and moves, each as likely as another, up to as many as it has,
-        or as streams of ``tokens`` tokens hold."""
+    @property
+    def least_load(self) -> int:
+        return self.people
 
-        def draw(low: int, high: int) -> int:
-            return int(torch.randint(low, max(low, high) + 1, (), generator=generator))
-
-        sentences = (tokens - 5 * max(self.people, self.objects)) // self.cell  # beside the questions
-        objects = draw(1, min(self.objects, sentences - 1))
-        people = draw(1, min(self.people, sentences - objects))
-        return replace(self, objects=objects, people=people, moves=draw(people, min(self.moves, sentences - objects)))
+    def _most_load(self, tokens: int) -> int:
+        return (tokens - self.question_tokens) // self.cell - self.objects
 
     def _label(self, token: int) -> str:
         """The word."""
@@ -117,11 +113,12 @@ class StoriesTask(VariedTask):
         where = _number(PLACES) + torch.randint(self.places, (batch_size, self.moves), generator=generator)
         holders = torch.randint(self.people, (batch_size, self.objects), generator=generator)
         last = last_columns(who, self.people)
+        names = _number(PEOPLE) + permutations(batch_size, len(PEOPLE), generator)[:, : self.people]
+        things = _number(OBJECTS) + permutations(batch_size, len(OBJECTS), generator)[:, : self.objects]
         taken_before = last.gather(1, holders)
         story = torch.cat([
-            _sentences("mary went to the kitchen .", {0: _number(PEOPLE) + who, 4: where}),
-            _sentences("mary picked up the apple .",
-                       {0: _number(PEOPLE) + holders, 4: _number(OBJECTS) + torch.arange(self.objects)}),
+            _sentences("mary went to the kitchen .", {0: names.gather(1, who), 4: where}),
+            _sentences("mary picked up the apple .", {0: names.gather(1, holders), 4: things}),
         ], dim=1)
         begins = distinct(batch_size, self.moves + self.objects, cells, generator).sort(dim=1).values
         begins = first + self.cell * begins.gather(1, _order(self.moves, taken_before, generator))
@@ -130,8 +127,8 @@ class StoriesTask(VariedTask):
         turn = permutations(batch_size, decisive.shape[1], generator)
         decisive = decisive.gather(1, turn)
         questions = (
-            _sentences("where is mary now ?", {2: _number(PEOPLE) + turn}) if self.hops == 1
-            else _sentences("where is the apple ?", {3: _number(OBJECTS) + turn})
+            _sentences("where is mary", {2: names.gather(1, turn)}) if self.hops == 1
+            else _sentences("where is the apple", {3: things.gather(1, turn)})
         )
         targets, sources = torch.full_like(questions, IGNORED), torch.zeros_like(questions)
         targets[..., -1] = where.gather(1, decisive)
@@ -149,6 +146,8 @@ class StoriesTask(VariedTask):
         holder: dict[str, str] = {}
         sentence: list[str] = []
         for word in map(self.decode, tokens):
+            if word == "where":
+                sentence.clear()
             sentence.append(word)
             answer = None
             match sentence:
@@ -156,11 +155,11 @@ class StoriesTask(VariedTask):
                     place[person] = where
                 case [person, "picked", "up", "the", thing, "."]:
                     holder[thing] = person
-                case ["where", "is", "the", thing, "?"]:
+                case ["where", "is", "the", thing]:
                     answer = place.get(holder.get(thing, ""))
-                case ["where", "is", person, "now", "?"]:
+                case ["where", "is", person] if person in PEOPLE:
                     answer = place.get(person)
-            if word in (".", "?"):
+            if word == ".":
                 sentence.clear()
             yield IGNORED if answer is None else _NUMBER[answer]
 
