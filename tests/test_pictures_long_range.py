@@ -63,7 +63,7 @@ def test_the_capacity_has_a_line_for_each_bank():
         shares = line(short, f"{slots} slots")
         assert list(shares) == list(FACTS)
         assert shares[64] == pytest.approx(slots / 64 + (1 - slots / 64) / 8)
-        assert list(line(long, f"{slots} slots")) == [1, 4, 16, 64]
+        assert list(line(long, f"{slots} slots")) == [4, 16, 64]
     assert (short.get_title(), long.get_title()) == ("512 tokens", "1,048,576 tokens")
     assert short.get_xscale() == "log" and short.lines[-1].get_ydata()[0] == 0.125
 
