@@ -20,9 +20,9 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
 
 def _of_recall(models: Sequence[Mapping[str, Any]]) -> list[Claim]:
     lengths = {score["tokens"] for model in models for score in model["scores"]}
-    by_length = {tokens: [found for model in models if (found := accuracy(model, tokens)) is not None]
-                 for tokens in sorted(lengths)}
-    million, longest = by_length.get(MILLION, []), by_length.get(LONGEST, [])
+    by_seed = {tokens: [found for model in models if (found := accuracy(model, tokens)) is not None]
+               for tokens in sorted(lengths)}
+    million, longest = by_seed.get(MILLION, []), by_seed.get(LONGEST, [])
     growth = [found for model in models if (found := memory_growth(model)) is not None]
     seconds = [model["training_seconds"] for model in models]
     return [
@@ -30,7 +30,7 @@ def _of_recall(models: Sequence[Mapping[str, Any]]) -> list[Claim]:
         _at_least("at 1 048 576 tokens, no seed is below 98.5 %", million, 0.985),
         _at_least("at 16 777 216 tokens, one seed has at least 99 %", longest and [max(longest)], 0.99),
         _at_least("at no length from 32 tokens up is the mean over seeds below 99 %",
-                  [mean(found) for found in by_length.values()], 0.99),
+                  [mean(found) for found in by_seed.values()], 0.99),
         _at_most("from 16 384 to 1 048 576 tokens, peak memory grows by less than 5 %", growth, 0.05,
                  lambda value: f"{100 * value:.2f} %"),
         _at_most("training takes at most five minutes", seconds, 300.0, lambda value: f"{value:.0f} s"),
@@ -68,6 +68,12 @@ def accuracy(model: Mapping[str, Any], tokens: int, **source: Any) -> float | No
     return sum(score["accuracy"] * score["positions"] for score in scores) / answers if answers else None
 
 
+def by_length(model: Mapping[str, Any], rewrites: bool = False) -> dict[int, float]:
+    """The share of right answers at each length, rising; with ``rewrites``, of the streams with many of them only."""
+    scores = [score for score in model["scores"] if (score.get("reading") == "rewrites") == rewrites]
+    return {tokens: accuracy({"scores": scores}, tokens) for tokens in sorted({score["tokens"] for score in scores})}
+
+
 def memory_growth(model: Mapping[str, Any]) -> float | None:
     """How much more memory the process of one reading had held after 1 048 576 tokens than after 16 384, as a share."""
     held = {score["tokens"]: score["most_resident_bytes"] for score in model["scores"] if score["reading"] == "long"}
@@ -77,7 +83,7 @@ def memory_growth(model: Mapping[str, Any]) -> float | None:
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """A line for each model or reader and each length, and for the bar what was asked and what came."""
+    """A line for each model or reader and each length, and where a bar is set what was asked and what came."""
     lines = [f"{name}: {gap:,} tokens of noise after the facts {100 * share:.2f} % of {reading['answers']}"
              for name, reading in result.get("readers", {}).items()
              for gap, share in zip(reading["gaps"], reading["accuracy"], strict=True)]

@@ -47,6 +47,8 @@ def test_every_command_of_a_part_parses_and_begins(part, quick, cuda, tmp_path, 
         Trainer(config, source, replace(settings, batch_size=1))
         if part != "large":
             assert settings.max_segments * config.segment_len == 512
+        streams = [(tokens, reading.words) for reading in case.readings.values() for tokens in reading.tokens]
+        assert len(set(streams)) == len(streams)  # none are counted twice
         for scoring in case.scorings().values():
             read = parser.parse_args(scoring.words)
             task = evaluation_source(source.describe(), read)
@@ -65,6 +67,15 @@ def test_the_large_model_has_ten_million_parameters(tmp_path, monkeypatch):
     assert (config.segment_len, settings.max_segments, settings.precision) == (256, 64, "bfloat16")
     assert options.device == "cuda" and options.compile
     assert [speed.labels["on"] for speed in speeds] == ["cpu", "cuda", "cuda-compiled"]
+
+
+def test_a_bank_is_written_whole_and_trained_with_as_many_facts_as_it_has_slots(tmp_path):
+    for case in PARTS["capacity"](False):
+        options = build_parser().parse_args(case.training().words)
+        source, _ = training_sources(options, tmp_path)
+        config, _ = run_settings(options, source.vocab_size)
+        assert config.memory_slots == config.write_slots == case.labels["memory_slots"]
+        assert source.facts == min(config.memory_slots, config.segment_len // 2)
 
 
 def test_all_kinds_of_a_task_are_trained_alike(tmp_path):

@@ -297,7 +297,8 @@ assert len({one.fingerprint for one in splits.values()}) == 1
 # %%
 MINE = data() / "README.md"
 mine = own_text(MINE)
-print(mine.name, {split: len(mine.corpus(split)) for split in splits}, *mine.notes)
+lengths = {split: len(mine.corpus(split)) for split in splits}
+print(mine.name, {split: f"{size / sum(lengths.values()):.0%}" for split, size in lengths.items()}, *mine.notes)
 
 # %% [markdown]
 # What cannot be read is refused, and the reason is said:

@@ -42,7 +42,7 @@ from rmat_tutorial.exercises import check
 from rmat_tutorial.exercises.causes import CAUSES
 from rmat_tutorial.folders import data, home
 from rmat_tutorial.long_range import GAP_ROWS
-from rmat_tutorial.long_range_claims import accuracy, claims
+from rmat_tutorial.long_range_claims import accuracy, by_length, claims
 from rmat_tutorial.measuring import peak_bytes_kept
 from rmat_tutorial.memory import hard_gate
 from rmat_tutorial.pictures.diagnose import training_plots
@@ -157,18 +157,18 @@ recall_task = RecallTask()
 recall = RMAT.from_checkpoint("recall")
 
 
-def share_right(model: RMAT, tokens: Tensor, targets: Tensor) -> float:
-    """Share of right answers: tokens, targets (B, T)."""
+def right_answers(model: RMAT, tokens: Tensor, targets: Tensor) -> Tensor:
+    """1 for each answer that is right, else 0: tokens, targets (B, T), answers (B, n)."""
     with torch.no_grad():
         answers = model(tokens).logits.argmax(dim=-1)
-    return (answers == targets)[targets != IGNORED].float().mean().item()
+    return (answers == targets)[targets != IGNORED].view(len(tokens), -1).float()
 
 
 tokens, targets = recall_task.batch(256, 256, torch.Generator().manual_seed(1))
 blank = tokens.masked_fill(recall_task.fact_keys(tokens) >= 0, 0)
-print(f"with the facts {share_right(recall, tokens, targets):.1%}, without {share_right(recall, blank, targets):.1%}, "
-      f"chance {recall_task.chance:.1%}")
-assert share_right(recall, tokens, targets) > 0.98 and abs(share_right(recall, blank, targets) - 0.125) < 0.05
+told, untold = (right_answers(recall, stream, targets).mean() for stream in (tokens, blank))
+print(f"with the facts {told:.1%}, without {untold:.1%}, chance {recall_task.chance:.1%}")
+assert told > 0.98 and abs(untold - 0.125) < 0.05
 
 # %% [markdown] tags=["instructor"]
 # **Leaks.** Ask how one would notice that a task leaks. (A model scores more than chance without the facts.) And why
@@ -542,10 +542,8 @@ assert 0.4 < max(one_back) < 0.5 and one_back[-1] < 0.25
 # %%
 def wrong_at(model: RMAT, place: int, rows: int = 1024) -> Tensor:
     """Share of wrong answers to each of 4 questions, the last at ``place`` of a segment of 32, counted from 1: (4,)."""
-    tokens, targets = recall_task.batch(rows, 3 * 32 + place, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        answers = model(tokens).logits.argmax(dim=-1)
-    return (answers != targets)[targets != IGNORED].view(rows, 4).float().mean(dim=0)
+    stream = recall_task.batch(rows, 3 * 32 + place, torch.Generator().manual_seed(0))
+    return 1 - right_answers(model, *stream).mean(dim=0)
 
 
 PLACES = (4, 8, 16, 24, 32)
@@ -729,9 +727,9 @@ _ = gap_view.set()
 # ## 9 The other tasks, and the other models
 #
 # `recall` is one of five tasks. The others of section 2 ask more of a memory: to replace what it holds (`rewrite`), to
-# keep an order (`copy`), to bind a key to what comes after it (`mqar`). And 06 had five other models. For each task all
-# six were trained alike: as many parameters, as many steps, the same batches, one seed, no stream longer than 512
-# tokens. Then they read up to 32,768.
+# keep an order (`copy`), to bind a key to what comes after it (`mqar`). And 06 had five other models. For each of these
+# four tasks all six were trained alike: as many parameters, as many steps, the same batches, one seed, no stream longer
+# than 512 tokens. Then they read up to 32,768. Of `stories` nothing is stored yet.
 #
 # - **rmat**: the model of this course.
 # - **segment**: the same without its bank. It sees its segment.
@@ -755,38 +753,26 @@ predict(
 tasks_stored = json.loads((data() / "tasks.json").read_text())
 show(
     tasks(tasks_stored),
-    "Five panels, one for each task: right answers against the length of the stream, a line for each of six models. In "
-    "each of them the RMAT stays above 95 % to 32 thousand tokens. Full attention is right at 512 tokens and falls "
-    "beyond. So does rmt; in rewrite it falls least. The three others are right in rewrite only, and only at 512.",
+    "Five panels, one for each task: right answers against the length of the stream, a line for each of six models. That "
+    "of stories is not measured. In the others the RMAT stays above 95 % to 32 thousand tokens. Full attention is right "
+    "at 512 tokens and falls beyond. So does rmt; in rewrite it falls least. The three others are near a guess from 512 "
+    "on, but for rewrite, where they have 65 to 87 % at 512.",
 )
-by_task: dict[str, dict[str, dict]] = {}
-for model in tasks_stored["models"]:
-    by_task.setdefault(model["task"], {})[model["kind"]] = model
-
-
-def share_at(task: str, kind: str, tokens: int) -> float | None:
-    """Share of right answers at a length, as the model was trained: without the streams of many rewrites."""
-    scores = [score for score in by_task[task][kind]["scores"] if score["reading"] != "rewrites"]
-    return accuracy({"scores": scores}, tokens)
-
-
-print(f"{'':8} {'':15}", *(f"{tokens:>7,}" for tokens in (512, 2048, 8192, 32768)))
-for task, kinds in by_task.items():
-    for kind in kinds:
-        shares = [share_at(task, kind, tokens) for tokens in (512, 2048, 8192, 32768)]
-        print(f"{task:8} {kind:15}", *(f"{'' if share is None else f'{share:.1%}':>7}" for share in shares))
+shares = {(model["task"], model["kind"]): by_length(model) for model in tasks_stored["models"]}
+print(f"{'':23}", *(f"{tokens:>7,}" for tokens in shares["mqar", "rmat"]))
+for (task, kind), by_tokens in shares.items():
+    print(f"{task:7} {kind:15}", *(f"{share:>7.1%}" for share in by_tokens.values()))
 for claim in claims(tasks_stored):
     print(claim.text)
-hollow = accuracy(by_task["rewrite"]["rmat"], 8192, writes=504)
-print(f"rewrite, 504 writes in 8,192 tokens: rmat {hollow:.1%}")
-able = [kind for kind in by_task["mqar"] if share_at("mqar", kind, 8192) >= 0.9]
-reveal("07.tasks", ["none", "one", "two"][len(able)] if len(able) < 3 else "three or more", f"It is {', '.join(able)}.")
-assert able == ["rmat"] and all(share_at(task, "rmat", 8192) > 0.95 for task in ("mqar", "copy", "rewrite", "recall"))
-assert share_at("mqar", "full", 512) == 1 > 3 * share_at("mqar", "full", 8192)
+able = [kind for (task, kind), by_tokens in shares.items() if task == "mqar" and by_tokens[8192] >= 0.9]
+reveal("07.tasks", min(len(able), 3), f"It is {', '.join(able)}.")
+assert able == ["rmat"] and min(min(by_tokens.values()) for (_, kind), by_tokens in shares.items() if kind == "rmat") > 0.95
+for task in ("recall", "copy", "mqar"):
+    assert shares[task, "full"][512] == 1 and 0.7 < 1 - shares[task, "full"][8192] < 0.8
 
 # %% [markdown]
 # Full attention can do `recall`, `copy` and `mqar` without a mistake, up to the length of its training. At 16 times that
-# length three of four answers are wrong. It sees every token. But two things are new to it there: rotary angles (02)
+# length about three of four answers are wrong. It sees every token. But two things are new to it there: rotary angles (02)
 # between tokens further apart than any in its training, and a softmax over 16 times as many tokens. Which of the two
 # does it, this does not tell. The RMAT meets nothing new: its angles stay within a segment, and the bank has none.
 #
@@ -801,9 +787,7 @@ assert share_at("mqar", "full", 512) == 1 > 3 * share_at("mqar", "full", 8192)
 copy_task = CopyTask()
 copy_model = RMAT.from_checkpoint("copy")
 tokens, targets = copy_task.batch(512, 512, torch.Generator().manual_seed(3))
-with torch.no_grad():
-    answers = copy_model(tokens).logits.argmax(dim=-1)
-right = (answers == targets)[targets != IGNORED].view(len(tokens), copy_task.passage).float().mean(dim=1)
+right = right_answers(copy_model, tokens, targets).mean(dim=1)
 L = copy_model.config.segment_len
 begins = (tokens == copy_task.marker).int().argmax(dim=1) % L
 cut = begins + copy_task.passage >= L

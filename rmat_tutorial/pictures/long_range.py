@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from ..long_range import LONGEST, MILLION, TASK_WORDS
-from ..long_range_claims import accuracy
+from ..long_range_claims import accuracy, by_length
 from ..plots import FOURTH, PATH_COLOURS
 from ..recipes import RECIPES
 from ..tasks import TASKS
@@ -48,9 +48,9 @@ def bar(result: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | Non
                                                                         strict=False)]
     for ax in axes:
         for name, model, marker, colour, style in lines:
-            tokens, shares = _by_length(model)
-            ax.plot(tokens, shares, marker=marker, color=colour, linestyle=style, linewidth=2, markersize=7,
-                    label=name)
+            shares = by_length(model)
+            ax.plot(list(shares), list(shares.values()), marker=marker, color=colour, linestyle=style, linewidth=2,
+                    markersize=7, label=name)
         ax.axhline(WANTED, color="0.35", linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
     _lengths(whole, LENGTHS, _trained(models[0], "recall"))
     _lengths(enlarged, LENGTHS, _trained(models[0], "recall"))
@@ -107,8 +107,9 @@ def tasks(result: Mapping[str, Any]) -> Figure:
         own = [model for model in models if model["task"] == task]
         for model in own:
             marker, colour = LOOKS[model["kind"]]
-            ax.plot(*_by_length(model), marker=marker, color=colour, linewidth=2)
-            ax.plot(*_by_length(model, rewrites=True), marker=marker, color=colour, markerfacecolor="white",
+            shares, rewritten = by_length(model), by_length(model, rewrites=True)
+            ax.plot(list(shares), list(shares.values()), marker=marker, color=colour, linewidth=2)
+            ax.plot(list(rewritten), list(rewritten.values()), marker=marker, color=colour, markerfacecolor="white",
                     markeredgewidth=2, linestyle="none")
         _percent(ax)
         ax.set(title=task, xlabel="tokens in the stream")
@@ -161,13 +162,6 @@ def _require_known(model: Mapping[str, Any], part: str) -> None:
     if part == "tasks":
         require_choice("task", model["task"], tuple(TASK_WORDS))
         require_choice("kind", model["kind"], tuple(LOOKS))
-
-
-def _by_length(model: Mapping[str, Any], rewrites: bool = False) -> tuple[list[int], list[float]]:
-    """Lengths, rising, and the share of right answers at each; with ``rewrites``, of the streams with many of them."""
-    scores = [score for score in model["scores"] if (score.get("reading") == "rewrites") == rewrites]
-    tokens = sorted({score["tokens"] for score in scores})
-    return tokens, [accuracy({"scores": scores}, length) for length in tokens]
 
 
 def _chance(models: Sequence[Mapping[str, Any]]) -> float:
