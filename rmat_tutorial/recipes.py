@@ -38,8 +38,8 @@ RECIPES = {
     "copy": _LONG_SEGMENTS,
     # A segment must hold the shortest story and its questions. There everybody goes somewhere once: whose place it is
     # is learned first, and which place is the latest when streams have grown.
-    "stories": replace(_LONG_SEGMENTS, settings=replace(_LONG_SEGMENTS.settings, steps=5000, vary_facts=True,
-                                                        gate_penalty_from=3800)),
+    "stories": replace(_LONG_SEGMENTS, settings=replace(_LONG_SEGMENTS.settings, steps=2800, vary_facts=True,
+                                                        gate_penalty_from=2100)),
     "text": Recipe(
         RMATConfig(d_model=96, segment_len=64, chunk_size=16, gate="hard"),
         TrainSettings(steps=3000, batch_size=16, max_segments=8, grow_below=None, gate_penalty=0.0, warmup=200),

@@ -23,7 +23,8 @@ def tasks(draw, kinds: tuple[str, ...] = KINDS) -> PlacedTask:
     if kind == "stories":
         people = draw(st.integers(1, 6))
         return StoriesTask(people=people, places=draw(st.integers(2, 8)), objects=draw(st.integers(1, 6)),
-                           moves=draw(st.integers(people, people + 4)), hops=draw(st.integers(1, 2)), **fields)
+                           moves=draw(st.integers(people, people + 4)), hops=draw(st.integers(1, 2)),
+                           noise_sentences=draw(st.integers(1, 256)), **fields)
     fields["noise_tokens"] = draw(st.integers(1, 20))
     if kind == "copy":
         return CopyTask(symbols=draw(st.integers(2, 30)), passage=draw(st.integers(1, 9)), **fields)

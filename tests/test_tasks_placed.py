@@ -300,6 +300,7 @@ def test_a_stream_has_room_for_its_facts_or_says_what_is_missing(task, tokens):
         (StoriesTask, {"objects": 0}, ("objects", "at least 1", "got 0")),
         (StoriesTask, {"moves": 2}, ("moves", "at least people = 6", "got 2")),
         (StoriesTask, {"hops": 3}, ("hops", "1 or 2", "got 3")),
+        (StoriesTask, {"noise_sentences": 257}, ("noise_sentences", "at most 256", "got 257")),
         *((kind, {"fact_span": (0.6, 0.5)}, ("fact_span", "rise", "(0.6, 0.5)")) for kind in TASKS.values()),
         *((kind, {"fact_span": 0.5}, ("fact_span", "two fractions", "0.5")) for kind in TASKS.values()),
     ],

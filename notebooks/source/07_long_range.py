@@ -13,7 +13,7 @@
 # **Time:** 100 minutes, 40 of them for three exercises. Section 8 can be read after section 1; run the cells between
 # them.
 #
-# **You need:** notebooks 00 to 05, above all the gate (04). No GPU. One cell trains for about a minute.
+# **You need:** notebooks 00 to 05, above all the gate (04), and 06 for section 9. No GPU. One cell trains for about a minute.
 #
 # **The course asks** why a transformer forgets, and what it costs not to. Here a model that was trained on 512 tokens
 # reads a million, and still knows what stood at the beginning. What it takes is in the training.
@@ -197,10 +197,11 @@ mean = 1.0
 for _ in range(3):
     mean = 0.95 * mean + 0.05 * 0.0
     print(f"{mean:.4f}", end=" ")
-assert abs(mean - 0.95**3) < 1e-12
+assert abs(mean - 0.95**3) < 1e-12 and f"{math.log(8):.2f}" == "2.08"
 
 # %% [markdown]
-# After a growth the mean begins anew, at 3: a loss that was low on short streams says nothing about long ones.
+# After a growth the mean begins anew, at 3, above the loss of a guess among eight answers, ln 8 = 2.08: a loss that was
+# low on short streams says nothing about long ones.
 #
 # **Exercise 1** ●●○ 10 minutes. One step of the curriculum. `longest` is n; `mean` is the running mean before this
 # step's loss. Take the loss into the mean first. If the mean is then below the threshold and n is below `most`, double
@@ -278,11 +279,13 @@ for name, way in WAYS.items():
     errors[name] = ((gradient - whole).norm() / whole.norm()).item()
     print(f"{name:17} keeps {kept[name] / 2**20:6.2f} MiB, gradient off by {errors[name]:.1%}")
 assert kept["replay"] < 0.15 * kept["whole"] and kept["truncated, k = 1"] < kept["truncated, k = 4"] < kept["whole"]
-assert errors["replay"] < 1e-9 and errors["truncated, k = 1"] > 0.01
+assert kept["truncated, k = 1"] < kept["replay"] < kept["truncated, k = 4"]
+assert errors["replay"] < 1e-9 and errors["truncated, k = 1"] > errors["truncated, k = 4"] > 0.1
 
 # %% [markdown]
 # Replay keeps a small part of what the whole graph keeps, and its gradient is the same. It pays in time: nearly every
-# segment is read twice. Truncation keeps as little and pays in the gradient.
+# segment is read twice. Truncation pays in the gradient: cut at each segment it keeps less still, and is furthest off;
+# with k = 4 it keeps more than replay, and is off all the same.
 #
 # **Exercise 2** ●●● 20 minutes. Truncated back-propagation. `read(piece, state)` reads a piece of a stream and returns
 # its loss and the state after it. Read all `pieces` in order, and add up the gradient of the sum of their losses, but
@@ -399,7 +402,7 @@ assert max(arriving["k = 4"][:12]) == 0 < min(arriving["k = 4"][12:]) and max(ar
 # segments; here there are none. With k = 1 no write learns anything from any question.
 #
 # In a fresh model, what comes straight back through the gates shrinks to (5/6)¹⁴ = 0.08. Yet more gradient arrives at
-# the first bank than at the last: the rest comes by way of the scores and the candidates. So it is not for want of
+# the first bank than at the last, by other ways than the straight one. So it is not for want of
 # gradient that streams have to grow. Section 3 gave the reason.
 #
 # The trainings of this course use the whole gradient: sixteen segments fit. Where it does not fit, replay takes over.
@@ -507,7 +510,7 @@ for cause, words in CAUSES.items():
 # answered in the end?</details>
 # <details><summary>Hint 2</summary>Two runs answer facts of the same segment, and few or none of the one before.
 # Compare their gates in the first hundred steps.</details>
-# <details><summary>Hint 3</summary>Of the other three one has a loss that jumps far above a guess, one creeps down
+# <details><summary>Hint 3</summary>Of the other three that went wrong one has a loss that jumps far above a guess, one creeps down
 # evenly, and one was asked from every distance in its first steps.</details>
 
 # %% tags=["exercise"]
@@ -537,7 +540,7 @@ assert 0.4 < max(one_back) < 0.5 and one_back[-1] < 0.25
 # 512 tokens it is nearly always right. Nearly: where are the wrong answers? Two suspicions, and a measurement for each.
 #
 # **Where is it asked?** In training every stream was a whole number of segments, so its questions always stood at the
-# end of one. Here the same streams are cut shorter, so that the four questions stand at other places of a segment:
+# end of one. Here are streams of other lengths, so that the four questions stand at other places of the fourth segment:
 
 # %%
 def wrong_at(model: RMAT, place: int, rows: int = 1024) -> Tensor:
@@ -598,7 +601,7 @@ assert middle["recall"] > middle["recall-long"] + 0.3 and scores["recall-long"].
 
 # %% [markdown]
 # The training of `recall` stopped pressing once its gates were shut: a gate at −3.01 costs nothing and gets no
-# gradient, and half of its scores lie above −3.41. Here one slot of 32,768 came over the edge. It opened by 0.0023, and
+# gradient, and half of its scores lie above −3.41. Here one score of 32,768, which is 64 · 64 · 8, came over the edge. It opened by 0.0023, and
 # smeared a little of what stood there; the stored scores of section 8 show no answer that such a write has cost. But
 # nothing in the training keeps them so small, or so rare.
 #
@@ -606,7 +609,8 @@ assert middle["recall"] > middle["recall-long"] + 0.3 and scores["recall-long"].
 # at −3.01 then counts as one at −2.41, which is open by a tenth, and is pushed down until it lies below −3.6. Not all
 # the way: facts have to open the same gates. But no score of 65,536 reaches −3 any more.
 #
-# A third change: 16 written slots in place of 8, two for each key. It was trained in 700 steps in place of 1,000.
+# A third change: all 16 slots are written, not 8. Then none leaves. The bank is no longer a queue (04), and the gates
+# alone decide what stays. It was trained in 700 steps, not 1,000, and the penalty begins at step 350, not 500.
 #
 # These three make `recall-long`. Which of the three did what, this comparison does not tell: one training each, with
 # all three changed. Asked where `recall` was weak:
@@ -621,16 +625,22 @@ print(trained["command"])
 print(f"{trained['settings']['steps']} steps, before it was {before['settings']['steps']:,}; "
       f"{trained['training_seconds']:.0f} seconds on one thread of {trained['device']}, "
       f"{trained['tokens_per_second']:,.0f} tokens a second")
-assert (before["settings"]["steps"], trained["settings"]["steps"]) == (1000, 700)
-assert (recall.config.write_slots, long_model.config.write_slots, recall_task.keys) == (8, 16, 8)
+assert [(run["settings"]["steps"], run["settings"]["gate_penalty_from"]) for run in (before, trained)] == [
+    (1000, 500), (700, 350)]
+assert (recall.config.write_slots, long_model.config.write_slots, long_model.config.memory_slots) == (8, 16, 16)
 
 # %% [markdown]
 # ## 8 A million tokens
 #
-# Three trainings, three seeds, each with streams of at most 512 tokens. Then each reads streams of up to 1,048,576
-# tokens, 64 of them at each length, with four questions at the end; and 16 of 16,777,216. That takes hours of processor
-# time, so the scores are stored. `python -m rmat_tutorial long-range bar` makes them again, and `python -m rmat_tutorial
-# figure` draws them.
+# Three trainings, three seeds, each with streams of at most 512 tokens. Then each reads streams with four questions at
+# the end: 1,024 of each length up to 4,096 tokens, 64 of each up to 1,048,576, and 16 of 16,777,216. All three models
+# read the same streams. That takes hours of processor time, so the scores are stored.
+#
+# `python -m rmat_tutorial long-range bar` makes them again and says where it saved them. `python -m rmat_tutorial figure
+# FILE.json` draws what is in that file.
+#
+# Before the measurement six lines were set, such as 99 % or more at every length. Below the picture the cell says of each
+# whether it is met.
 
 # %%
 predict(
@@ -661,17 +671,28 @@ assert all(claim.met for claim in claims(stored)) and longest == [63, 64, 64] an
 
 # %% [markdown]
 # The line is flat. After sixteen million tokens one answer of three times 64 is wrong. Mind the sizes of the samples:
-# 4,096 answers at the short lengths, 256 at the long ones, 64 at the longest. Of 64, one wrong answer is 1.6 %. So what
-# was asked at sixteen million, 99 % for one of the seeds, two of three had by having all 64 right, and the third had not.
+# 4,096 answers at the short lengths, 256 at the long ones, 64 at the longest. Of 64, one wrong answer is 1.6 %. At
+# sixteen million 99 % was asked of one seed, so 64 of 64. Two seeds have it.
 #
-# What is lost is lost in the write or in the read; the drag below shows that the same answer is wrong after 64 tokens and
-# after two thousand, and that no more are wrong after a million.
+# One thing these lengths hide. From 1,024 tokens on nearly all are multiples of 32, so the questions stand at the end of
+# a segment, the best place (section 7). So here are other streams, which end elsewhere, read now by `recall-long`:
+
+# %%
+for tokens, rows in ((34, 1024), (37, 1024), (1029, 256), (8197, 64)):
+    other = evaluate(long_model, recall_task, tokens, rows, seed=1, progress=False)
+    print(f"{tokens:5,} tokens, questions at {(tokens - 4) % 32 + 1:2} to {(tokens - 1) % 32 + 1:2} of a segment: "
+          f"{other.value:.2%} of {other.positions:,} right")
+    assert other.value > 0.993
+
+# %% [markdown]
+# At the beginning of a segment up to one answer in a hundred and fifty is wrong, most of them at 37 tokens, where the
+# second segment has one token besides the questions. Length does no harm there either: at 8,197 tokens it is one of 256.
 #
 # ### Drag it
 #
 # The facts stand in the first 64 tokens. Then nothing but noise, then the questions. The slider says how many **tokens
-# of noise** lie between. Up to 2,048 they are read now, by this machine, with the same sixteen streams whose scores are
-# stored of what is beyond. Four readers: `recall-long` as it is; the same weights with a sigmoid in place of the hard
+# of noise** lie between. Up to 2,048 this machine reads them now. Beyond, the scores are stored. The sixteen streams are
+# the same. Four readers: `recall-long` as it is; the same weights with a sigmoid in place of the hard
 # gate; the same with zeros in place of the bank; and `recall`.
 
 # %%
@@ -709,8 +730,10 @@ _ = gap_view.set()
 
 # %% [markdown]
 # With the hard gate the distance does not matter: 63 of 64 answers are right after 64 tokens of noise, and 63 of 64
-# after a million. The one that is wrong was wrong from the start. `recall`, without a margin, gives 62 of 64 at every
-# distance. So the margin has not paid in these answers: it makes room against a write that was seen once in noise.
+# after a million. The one that is wrong was wrong from the start. Whether the write or the read lost it, this does not
+# tell. `recall`, without a margin, gives 62 of 64 at every distance. Its questions stand at the beginning of a segment
+# here, where it is weak (section 7), which is enough for two wrong answers. So these answers show nothing of the margin:
+# it makes room against a write that was seen once in noise.
 #
 # With a sigmoid, the same weights and the same facts, all is gone after two thousand tokens: its gates are never quite
 # shut, and 1 − z is taken to the power of the number of writes. These weights were not trained with that gate.
@@ -728,8 +751,9 @@ _ = gap_view.set()
 #
 # `recall` is one of five tasks. The others of section 2 ask more of a memory: to replace what it holds (`rewrite`), to
 # keep an order (`copy`), to bind a key to what comes after it (`mqar`). And 06 had five other models. For each of these
-# four tasks all six were trained alike: as many parameters, as many steps, the same batches, one seed, no stream longer
-# than 512 tokens. Then they read up to 32,768. Of `stories` nothing is stored yet.
+# four tasks all six have as many parameters, as many steps and the same settings, which were chosen for the RMAT; one
+# seed; no stream longer than 512 tokens. How long its streams became each model decided by its own loss (section 3): one
+# that cannot answer over two segments stays there, and reads fewer tokens. Then they read up to 32,768. Of `stories` nothing is stored yet.
 #
 # - **rmat**: the model of this course.
 # - **segment**: the same without its bank. It sees its segment.
@@ -780,25 +804,32 @@ for task in ("recall", "copy", "mqar"):
 # leaves it alone. That is section 1. The three others carry no further than a window, or two. `rewrite` with 64 writes
 # is half a mercy to them: at 512 tokens the latest write often stands close by.
 #
-# Why does `copy` stop short of 100 %? A passage lies anywhere, and the border between two segments may cut it. Below,
-# streams of 512 tokens, sorted by whether the passage lies in one segment or in two:
+# Why does `copy` stop short of 100 %? A passage of eight symbols lies anywhere, and the border between two segments may
+# cut it. Below, 1,024 streams of 512 tokens. The symbols of passages that were cut are sorted by where they stood:
 
 # %%
 copy_task = CopyTask()
 copy_model = RMAT.from_checkpoint("copy")
-tokens, targets = copy_task.batch(512, 512, torch.Generator().manual_seed(3))
-right = right_answers(copy_model, tokens, targets).mean(dim=1)
+tokens, targets = copy_task.batch(1024, 512, torch.Generator().manual_seed(3))
+right = right_answers(copy_model, tokens, targets)
+number = torch.arange(copy_task.passage)
 L = copy_model.config.segment_len
-begins = (tokens == copy_task.marker).int().argmax(dim=1) % L
-cut = begins + copy_task.passage >= L
-for name, chosen in (("in one segment", ~cut), ("cut by a border", cut)):
-    print(f"{name:16} {int(chosen.sum()):3} passages, {right[chosen].mean():.1%} of the symbols right")
-assert right[~cut].mean() > 0.99 > 0.9 > right[cut].mean() > 0.6
+place = ((tokens == copy_task.marker).int().argmax(dim=1) % L)[:, None] + 1 + number
+cut = (place >= L).any(dim=1, keepdim=True)
+last = number == copy_task.passage - 1
+found = {}
+for name, chosen in (("passages in one segment", ~cut.expand_as(right)), ("cut, before the border", cut & (place < L)),
+                     ("cut, after it", cut & (place >= L) & ~last), ("cut, the last symbol", cut & last)):
+    found[name] = right[chosen].mean().item()
+    print(f"{name:23} {int(chosen.sum()):5,} symbols, {found[name]:.1%} right")
+intact, ahead, after, final = found.values()
+assert min(intact, ahead) > 0.98 > final > 0.85 > 0.5 > after
 
 # %% [markdown]
-# A passage in one segment is kept whole. Of a cut one the first half was written before the second was read, and the two
-# writes do not know of each other: which symbol was the third? That is why `copy` has segments of 64 tokens in place of
-# 32: they cut half as many.
+# A passage in one segment is kept whole, and so is what stands before a border. Of what comes after it more than half
+# is lost, but for the last symbol, which stands next to noise. A symbol has to be written with its number in the passage,
+# and the second segment has not learned at which number it goes on. That is why `copy` has segments of 64 tokens and not
+# 32: a passage of eight is then cut in 8 of 64 places, not in 8 of 32.
 
 # %% [markdown]
 # ## Recap

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import folders, long_range
 from ..long_range_claims import describe
-from .resumable import make_result
+from .resumable import CPU, make_result
 
 GAPS = "gaps"  # the part that trains nothing
 ALONE = "large"  # the part that says how fast it was
@@ -35,4 +37,6 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
             return long_range.read_gaps(out, jobs, machine, options.quick)
         return long_range.run_part(options.part, out, jobs, machine, options.quick)
 
-    return make_result(make, describe, out / f"{options.part}.json", arguments)
+    on_a_gpu = options.part == ALONE and torch.cuda.is_available() and not options.quick
+    return make_result(make, describe, out / f"{options.part}.json", arguments,
+                       torch.device("cuda") if on_a_gpu else CPU)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ class StoriesTask(VariedTask):
             which the objects, is drawn for each story.
         moves: sentences that say where somebody went.
         hops: sentences that an answer rests on, 1 or 2.
+        noise_sentences: different sentences about animals that the others lie among.
         fact_span: the part of the stream before the questions in which the story lies, as two fractions.
 
     The vocabulary is ``WORDS`` for all of them, so a model can be scored on other stories than it was trained on.
@@ -66,6 +68,7 @@ class StoriesTask(VariedTask):
     objects: int = 1
     moves: int = 12
     hops: int = 1
+    noise_sentences: int = len(_BACKGROUND)
     fact_span: tuple[float, float] = (0.0, 1.0)
 
     kind = "stories"
@@ -86,6 +89,8 @@ class StoriesTask(VariedTask):
             )
         if self.hops > 2:
             raise ValueError(f"hops must be 1 or 2, got {self.hops}")
+        if self.noise_sentences > len(_BACKGROUND):
+            raise ValueError(f"noise_sentences must be at most {len(_BACKGROUND)}, got {self.noise_sentences}")
 
     @property
     def question_tokens(self) -> int:
@@ -98,6 +103,11 @@ class StoriesTask(VariedTask):
     def _most_load(self, tokens: int) -> int:
         return (tokens - self.question_tokens) // self.cell - self.objects
 
+    def lighter(self, tokens: int, generator: torch.Generator) -> Self:
+        """As ``VariedTask``; where two sentences are needed for an answer, half of the streams ask what takes one."""
+        easier = self.hops == 2 and float(torch.rand((), generator=generator)) < 0.5
+        return super(StoriesTask, replace(self, hops=1) if easier else self).lighter(tokens, generator)
+
     def _label(self, token: int) -> str:
         """The word."""
         return WORDS[token]
@@ -106,7 +116,7 @@ class StoriesTask(VariedTask):
         return self.moves + self.objects, f"{self.moves + self.objects} sentences of six words"
 
     def _background(self) -> Tensor:
-        return _BACKGROUND
+        return _BACKGROUND[: self.noise_sentences]
 
     def _draw(self, batch_size: int, first: int, cells: int, generator: torch.Generator) -> Episode:
         who = each_at_least_once(batch_size, self.people, self.moves, generator)
