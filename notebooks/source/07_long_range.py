@@ -170,6 +170,10 @@ told, untold = (right_answers(recall, stream, targets).mean() for stream in (tok
 print(f"with the facts {told:.1%}, without {untold:.1%}, chance {recall_task.chance:.1%}")
 assert told > 0.98 and abs(untold - 0.125) < 0.05
 
+# %% [markdown]
+# So this model uses no leak. That is not yet to say that there is none: a model that has learned to use facts had no
+# reason to learn one. The tests of the package look for leaks with readers of their own, and train without facts.
+
 # %% [markdown] tags=["instructor"]
 # **Leaks.** Ask how one would notice that a task leaks. (A model scores more than chance without the facts.) And why
 # the test suite does it with a linear reader of its own and not with this model only: a model that has learned to use
@@ -788,11 +792,16 @@ for (task, kind), by_tokens in shares.items():
     print(f"{task:7} {kind:15}", *(f"{share:>7.1%}" for share in by_tokens.values()))
 for claim in claims(tasks_stored):
     print(claim.text)
+read = {model["kind"]: model["training_seconds"] * model["tokens_per_second"] for model in tasks_stored["models"]
+        if model["task"] == "mqar"}
+print("million tokens read in the training of mqar, about:", {kind: round(tokens / 1e6) for kind, tokens in read.items()})
 able = [kind for (task, kind), by_tokens in shares.items() if task == "mqar" and by_tokens[8192] >= 0.9]
 reveal("07.tasks", min(len(able), 3), f"It is {', '.join(able)}.")
 assert able == ["rmat"] and min(min(by_tokens.values()) for (_, kind), by_tokens in shares.items() if kind == "rmat") > 0.95
 for task in ("recall", "copy", "mqar"):
     assert shares[task, "full"][512] == 1 and 0.7 < 1 - shares[task, "full"][8192] < 0.8
+assert f"{shares['rewrite', 'rmt'][8192]:.0%} {shares['rewrite', 'rmat'][512]:.1%}" == "91% 98.9%"
+assert min(shares["rewrite", "rmat"].values()) == shares["rewrite", "rmat"][512] and read["segment"] < read["rmat"] / 3
 
 # %% [markdown]
 # Full attention can do `recall`, `copy` and `mqar` without a mistake, up to the length of its training. At 16 times that
@@ -800,9 +809,13 @@ for task in ("recall", "copy", "mqar"):
 # between tokens further apart than any in its training, and a softmax over 16 times as many tokens. Which of the two
 # does it, this does not tell. The RMAT meets nothing new: its angles stay within a segment, and the bank has none.
 #
-# RMT carries something too, and does `mqar` at 512 tokens. But it computes its memory anew in every segment, and no gate
-# leaves it alone. That is section 1. The three others carry no further than a window, or two. `rewrite` with 64 writes
-# is half a mercy to them: at 512 tokens the latest write often stands close by.
+# RMT carries something too. It computes its memory anew in every segment, and no gate leaves it alone. It does `mqar` at
+# 512 tokens, and loses it beyond. In `rewrite`, where four of five batches began with the memory that the batch before had
+# left, it still has 91 % at 8,192. So the training has a part in it, and not the missing gate alone.
+#
+# The three others carry no further than a window, or two. `rewrite` is easier for them: 64 writes in 512 tokens are four
+# in a segment, and the latest often stands close by. For the RMAT that is the hardest stream: 98.9 % there, and more in
+# longer ones.
 #
 # Why does `copy` stop short of 100 %? A passage of eight symbols lies anywhere, and the border between two segments may
 # cut it. Below, 1,024 streams of 512 tokens. The symbols of passages that were cut are sorted by where they stood:
@@ -842,7 +855,7 @@ assert min(intact, ahead) > 0.98 > final > 0.85 > 0.5 > after
 # 4. A run that does not learn shows why: in its loss, its gates, and in its accuracy by distance.
 # 5. Trained on 512 tokens and asked after a million, it answers as well as after 512.
 # 6. Of six kinds of model, trained alike, only the one with the gated bank answers at 64 times the length of its
-#    training as it does at that length. Full attention is right up to there, and not beyond.
+#    training as it does at that length. Full attention is right up to there in three of four tasks, and in none beyond.
 #
 # ## Ledger
 #
@@ -851,7 +864,7 @@ assert min(intact, ahead) > 0.98 > final > 0.85 > 0.5 > after
 # | training of the recurrence | gradient of the mean loss through all segments, or cut every k, or replayed | `backprop.py`: `backpropagate` | `test_backprop.py`: `test_a_replay_gives_the_gradient_of_the_whole_graph`, `test_truncated_is_one_loss_with_a_cut_state` | nothing is said of it; whole, and replay where it does not fit |
 # | long contexts | streams of 1 to n segments, n doubles when mean ← 0.95 mean + 0.05 loss is below a threshold | `training.py`: `Curriculum` | `test_training.py`: `test_ragged_streams_end_anywhere_in_their_last_segment_and_the_shortest_is_whole` | how to get there; a curriculum, streams that end anywhere |
 # | the write gate | penalty: mean of gate(score + margin) | `backprop.py`: `StreamLoss`; `tracing.py`: `collect_gates` | `test_training.py`: `test_a_shut_gate_is_penalised_within_the_margin_and_not_beyond_it` | what keeps a gate shut; a penalty with a margin of 0.6 |
-# | memory beyond the window | share of right answers when the question comes n tokens after the facts | `asking.py`: `asked_after` | `test_long_range.py`: `test_a_training_that_is_not_shown_the_facts_learns_nothing`, `test_a_trained_model_that_is_not_shown_the_facts_guesses` | how it is shown; recall up to 1,048,576 tokens |
+# | memory beyond the window | share of right answers when the question comes n tokens after the facts | `asking.py`: `asked_after` | `test_asking.py`: `test_each_gap_is_a_stream_put_together_by_hand`, `test_every_task_can_be_answered_and_nothing_is_told_early` | how it is shown; recall up to 1,048,576 tokens |
 # | against other models | share of right answers by task and by length | `long_range.py`: `tasks`; `long_range_claims.py`: `claims` | `test_long_range.py`: `test_all_kinds_of_a_task_are_trained_alike`, `test_each_line_for_the_tasks_can_be_missed` | no such tasks; five tasks, six kinds of model |
 #
 # ## What to tweak next
