@@ -220,6 +220,12 @@ def test_a_story_makes_sense(task, more, seed):
         assert labels(task, wanted[wanted != IGNORED]) == [places[person][-1] for person in who]
 
 
+def test_stories_are_told_among_as_many_different_sentences_as_were_asked_for():
+    for count in (1, 3):
+        noise = next(StoriesTask(noise_sentences=count).background(4, 600, 600, generator(0)))
+        assert len(noise.view(-1, 6).unique(dim=0)) == count
+
+
 def test_both_questions_are_about_the_same_stories():
     one, two = (StoriesTask(hops=hops).episode(5, 300, generator(0)) for hops in (1, 2))
     assert torch.equal(one.facts, two.facts)

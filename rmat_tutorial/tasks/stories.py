@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -102,11 +101,6 @@ class StoriesTask(VariedTask):
 
     def _most_load(self, tokens: int) -> int:
         return (tokens - self.question_tokens) // self.cell - self.objects
-
-    def lighter(self, tokens: int, generator: torch.Generator) -> Self:
-        """As ``VariedTask``; where two sentences are needed for an answer, half of the streams ask what takes one."""
-        easier = self.hops == 2 and float(torch.rand((), generator=generator)) < 0.5
-        return super(StoriesTask, replace(self, hops=1) if easier else self).lighter(tokens, generator)
 
     def _label(self, token: int) -> str:
         """The word."""
