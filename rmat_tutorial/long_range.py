@@ -144,11 +144,12 @@ def tasks(quick: bool) -> list[Case]:
 
 ON_A_GPU = ("--device", "cuda", "--precision", "bfloat16")
 LARGE_MODEL = ("--d-model", "384", "--n-heads", "6", "--n-layers", "4", "--segment-len", "256", "--chunk-size", "64",
-               "--memory-slots", "64", "--write-slots", "32", "--keys", "32", "--facts", "16")
-LARGE_TRAINING = ("--lr", "1e-3", "--warmup", "150", "--ragged", "--gate-margin", "0.6", "--gate-penalty-from", "750",
-                  "--steps", "1500", "--max-segments", "64", "--backprop", "replay", "--compile")
+               "--memory-slots", "64", "--write-slots", "64", "--keys", "32", "--facts", "16")
+LARGE_TRAINING = ("--lr", "1e-3", "--warmup", "150", "--grow-below", "0.5", "--ragged", "--gate-margin", "0.6",
+                  "--gate-penalty-from", "1400", "--steps", "2000", "--max-segments", "64", "--backprop", "replay",
+                  "--compile")
 SMALL_MODEL = ("--d-model", "64", "--segment-len", "64", "--chunk-size", "16", "--write-slots", "16")
-SMALL_TRAINING = ("--ragged", "--gate-margin", "0.6", "--gate-penalty-from", "300", "--steps", "600")
+SMALL_TRAINING = ("--ragged", "--gate-margin", "0.6", "--gate-penalty-from", "600", "--steps", "1000")
 SPEED = ("--no-curriculum", "--max-segments", "4")
 SPEEDS = {"cuda": (), "cuda-compiled": ("--compile",), "cuda-graphs": ("--graphs",)}
 """Ways to train on a GPU, by name: as it comes, with segments compiled, with each step as one CUDA graph."""
@@ -162,7 +163,7 @@ def large(quick: bool) -> list[Case]:
     """
     cuda = torch.cuda.is_available() and not quick
     model, training, device = (LARGE_MODEL, LARGE_TRAINING, ON_A_GPU) if cuda else (SMALL_MODEL, SMALL_TRAINING, ())
-    batch = ("--batch-size", "32")
+    batch = ("--batch-size", "32" if cuda else "64")
     trained = (*model, *batch, *training, *(("--steps", "30") if quick else ()), *device)
     lengths = (16384, 262144) if cuda else (1024, 16384)
     readings = {"long": Reading(lengths[: 1 if quick else None], 8 if quick else 64, device[:2])}
