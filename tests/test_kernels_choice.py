@@ -60,6 +60,14 @@ def test_a_model_reads_in_pieces_as_whole():
         assert gap(pieces, model(tokens.to(DEVICE)).logits) < 1e-4
 
 
+def test_in_autocast_a_model_reads_in_pieces_as_whole():
+    """Its cache is in float32, its queries are not."""
+    model, tokens = make_model(backend="triton", dtype=torch.float32, n_layers=1).to(DEVICE), random_tokens(1, 9)
+    with torch.no_grad(), torch.autocast(DEVICE, torch.float16):
+        pieces, _ = read_in_pieces(model, tokens.to(DEVICE), [3, 1, 5])
+        assert gap(pieces, model(tokens.to(DEVICE)).logits) < 2e-2
+
+
 def test_layers_side_by_side_learn_the_same():
     """The rows of a step are of several layers, and λ is another for each."""
     model = make_model(backend="triton", dtype=torch.float32, n_layers=2, segment_len=4).to(DEVICE)
@@ -122,6 +130,15 @@ def test_what_the_kernels_do_not_take(changes, fragments):
     with pytest.raises(ValueError) as error:
         hybrid_attention(*(x.to(DEVICE, options["dtype"]) for x in inputs.values()), chunk_size=2, backend="triton")
     assert_one_line(str(error.value), "'triton'", *fragments)
+
+
+@pytest.mark.parametrize("place, name", [(1, "k"), (2, "v"), (3, "q_mem"), (4, "k_mem"), (5, "v_mem")])
+def test_the_kernels_refuse_mixed_dtypes(place, name):
+    inputs = [x.to(DEVICE, torch.float16) for x in make_inputs(1, 1, 3, 3, 2, 16, PATHS).values()]
+    inputs[place] = inputs[place].float()
+    with pytest.raises(ValueError) as error:
+        fused(*inputs, 2, PATHS)
+    assert_one_line(str(error.value), "'triton'", f"{name} ", "float32", "float16")
 
 
 def test_the_kernels_need_a_gpu_unless_they_are_interpreted(monkeypatch):

@@ -28,3 +28,11 @@ def obstacle(q: Tensor, interpreted: bool) -> str:
     if batch * heads > MOST_HEADS:
         return f"needs at most {MOST_HEADS} heads in a batch, B H, got {batch} · {heads}; use 'sdpa'"
     return ""
+
+
+def mixture(q: Tensor, **others: Tensor | None) -> str:
+    """Why the fused kernels cannot take ``others`` beside ``q``: which of them has another dtype; empty when none."""
+    for name, x in others.items():
+        if x is not None and x.dtype != q.dtype:
+            return f"needs queries, keys and values of one dtype, got {name} in {x.dtype} and q in {q.dtype}"
+    return ""
