@@ -97,6 +97,18 @@ def like(device, dtype=torch.bfloat16, shape=(2, 4, 10, 64)):
     return SimpleNamespace(is_cuda=device == "cuda", device=device, dtype=dtype, shape=torch.Size(shape))
 
 
+@pytest.fixture
+def chip(monkeypatch):
+    """Sets the compute capability of the CUDA device that is not there, at first 9.0."""
+    def be(major, minor):
+        properties = SimpleNamespace(major=major, minor=minor)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+    be(9, 0)
+    return be
+
+
+@pytest.mark.usefixtures("chip")
 @pytest.mark.parametrize("q, backend", [
     (like("cpu"), "sdpa"),
     (like("mps"), "sdpa"),
@@ -111,6 +123,14 @@ def test_auto_picks_by_device_dtype_and_shape(monkeypatch, q, backend):
     assert suited(q) == backend
     monkeypatch.setattr(kernels, "HAS_TRITON", False)
     assert suited(q) == "sdpa"
+
+
+@pytest.mark.parametrize("capability, backend", [
+    ((7, 0), "sdpa"), ((7, 5), "sdpa"), ((8, 0), "triton"), ((8, 9), "triton"), ((12, 0), "triton"),
+])
+def test_auto_picks_by_what_the_chip_can_do(chip, capability, backend):
+    chip(*capability)
+    assert [suited(like("cuda", dtype)) for dtype in (torch.float16, torch.bfloat16)] == [backend] * 2
 
 
 def test_auto_runs_what_it_picks(monkeypatch):

@@ -11,6 +11,7 @@ TOLERANCES = {torch.float64: 1e-11, torch.float32: 5e-6, torch.float16: 8e-3, to
 
 WIDEST_HEAD = 128
 MOST_HEADS = 65535  # of all rows of a batch together: the second axis of a CUDA grid
+OLDEST_CHIP = 8  # the major compute capability from which Triton multiplies in tensor cores
 HALF = (torch.float16, torch.bfloat16)
 
 
