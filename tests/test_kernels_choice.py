@@ -13,7 +13,7 @@ from interpreter import DEVICE, patch_once, use_tiles
 from strategies import PATHS, assert_one_line, gap, make_model, random_tokens, read_in_pieces
 
 from rmat_tutorial import CheckpointError, LanguageModel, hybrid_attention, kernels
-from rmat_tutorial.kernels import resolve_backend, suited, triton_ops
+from rmat_tutorial.kernels import resolve_backend, suited, triton_launch, triton_ops
 from rmat_tutorial.kernels.limits import TOLERANCES
 from rmat_tutorial.kernels.triton_ops import fused
 
@@ -173,6 +173,28 @@ def test_the_interpreter_refuses_bfloat16(monkeypatch):
     with pytest.raises(ValueError) as error:
         fused(*(x.bfloat16() for x in make_inputs(1, 1, 3, 3, 2, 16, PATHS).values()), 2, PATHS)
     assert_one_line(str(error.value), "'triton'", "bfloat16", "'sdpa'")
+
+
+def tried_by(batch, n_queries, n_keys, rope=False):
+    """What a launch on such tensors tells the trial of tile sizes."""
+    q, k = (torch.zeros(batch, 8, rows, 16) for rows in (n_queries, n_keys))
+    tables = [torch.zeros(n_keys, 8)] * 2 if rope else [None] * 2
+    call = triton_launch.Call(q, k, k, q, k, k, torch.zeros(3), *tables, 4, True, True)
+    given = []
+
+    class Noting:
+        def __getitem__(self, grid):
+            return lambda **arguments: given.append(tuple(arguments[name] for name in triton_launch.TRIED_BY))
+
+    triton_launch.launch({4: Noting()}, call, lambda meta: 1, {})
+    return given[0]
+
+
+def test_tile_sizes_are_tried_anew_where_others_may_be_best():
+    whole = tried_by(16, 2048, 2048)
+    assert whole == tried_by(16, 2048, 2048) == tried_by(15, 1900, 1900)
+    others = [tried_by(16, 1, 2048), tried_by(16, 2048, 4096), tried_by(1, 2048, 2048), tried_by(16, 2048, 2048, True)]
+    assert len({whole, *others}) == 5
 
 
 def test_without_triton_its_backend_says_what_to_install(monkeypatch, tmp_path):
