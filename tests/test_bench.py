@@ -62,6 +62,29 @@ def test_a_ratio_is_taken_within_a_round():
         ratio([1.0, 2.0], [1.0])
 
 
+def test_the_clock_of_a_cuda_device_is_its_own(monkeypatch):
+    """With a stand-in for CUDA: another device is the current one."""
+    noted = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream=None):
+            noted.append(stream)
+
+        def synchronize(self):
+            noted.append("waited")
+
+        def elapsed_time(self, end):
+            return 6e3
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    assert rounds.timed(lambda: noted.append("ran"), 2, torch.device("cuda:1")) == 3.0
+    assert noted == ["stream of cuda:1", "ran", "ran", "stream of cuda:1", "waited"]
+
+
 class Machine:
     """A clock for methods that are names, and a note of what ran."""
 
