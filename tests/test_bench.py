@@ -290,7 +290,7 @@ def test_with_cuda_replays_are_timed_and_calls_have_the_peak(monkeypatch):
         return 2.0 if len(replays) > before else 1.0
 
     for module, name, stand_in in (
-        (attention, "capture", capture), (attention, "new_pool", object), (rounds, "timed", timed),
+        (attention, "capture", capture), (attention, "Pool", object), (rounds, "timed", timed),
         (attention, "methods", lambda *arguments: ({name: {"forward": list, "both": dict} for name in names}, {})),
         (attention, "ceilings", lambda *arguments: {attention.PRODUCT: list, attention.COPY: list}),
         (attention, "peak_of", lambda run, device: (run not in (list, dict)) or 5),

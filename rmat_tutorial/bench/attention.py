@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from ..config import BACKENDS, PATHS
-from ..graphs import capture, new_pool
+from ..graphs import Pool, capture
 from ..jobs import reason_of
 from ..kernels import resolve_backend, suited
 from ..kernels.counting import WAYS, Shape, Tiles, count
@@ -67,7 +67,7 @@ def measure_attention(
     attends, reasons = methods(shape, names, dtype, device)
     runs = {(name, direction): run for name, both in attends.items() for direction, run in both.items()}
     replayed = [name for name in attends if device.type == "cuda" and name not in WRITTEN_OUT]
-    pool = new_pool() if replayed else None
+    pool = Pool() if replayed else None
     timed = {key: Replayed(run, device, pool) if key[0] in replayed else run for key, run in runs.items()}
     limits = ceilings(ceiling, dtype, device)
     measured = measure({**timed, **limits}, device, effort, bar)
@@ -97,10 +97,10 @@ class Replayed:
     """A method as a CUDA graph, which the first call captures.
 
     Args:
-        pool: of memory, shared with graphs whose results nobody reads.
+        pool: shared with graphs whose results nobody reads.
     """
 
-    def __init__(self, run: Run, device: torch.device, pool: object) -> None:
+    def __init__(self, run: Run, device: torch.device, pool: Pool) -> None:
         self.run, self.device, self.pool = run, device, pool
         self._replay: Callable[[], None] | None = None
 
