@@ -2,7 +2,7 @@
 
 import json
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -264,6 +264,19 @@ def test_every_method_does_what_it_is_measured_for(monkeypatch):
     turned = [attention.attention(name, inputs, 4)() for name in (ROPE_BEFORE, ROPE_ON_LOAD)]
     assert gap(*turned) < TOLERANCES[torch.float32]
     assert gap(turned[0], attention.attention("triton", inputs, 4)()) > 1e-3
+
+
+@pytest.mark.parametrize("name, allowed", [
+    (FLOOR, "flash"), (attention.CUDNN, "cudnn"), (attention.EFFICIENT, "mem_efficient"),
+])
+def test_on_a_cuda_device_causal_attention_is_one_of_torchs_and_no_other(monkeypatch, name, allowed):
+    switches = ("flash", "cudnn", "mem_efficient", "math")
+    monkeypatch.setattr(attention, "causal", lambda q, k, v: [
+        switch for switch in switches if getattr(torch.backends.cuda, f"{switch}_sdp_enabled")()
+    ])
+    on_cuda = [SimpleNamespace(is_cuda=True)] * 7
+    assert attention.attention(name, on_cuda, 4)() == [allowed]
+    assert attention.counted_as(name, SMALL, torch.bfloat16, torch.device("cuda")) == FLOOR
 
 
 def test_forward_and_backward_reach_every_input():
