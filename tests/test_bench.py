@@ -209,13 +209,13 @@ def test_the_table_says_all_of_it():
 MACHINE = {"command": "c", "device": "d", "kind": "cpu", "threads": 1, "versions": {"torch": "2"}, "quick": True}
 
 
-def case(name, journal, error=None) -> Case:
+def case(name, journal, error=None, part="training") -> Case:
     def run(bar):
         journal.append(name)
         if error is not None:
             raise error
         return {"models": {name: {"reason": "a stand-in"}}}
-    return Case("training", name, run)
+    return Case(part, name, run)
 
 
 def test_what_was_stopped_goes_on(tmp_path):
@@ -242,6 +242,45 @@ def test_what_another_machine_measured_is_measured_anew(tmp_path, change):
         bench.run_cases([case("a", journal), case("b", journal, KeyboardInterrupt())], *files, MACHINE, progress=False)
     bench.run_cases([case("a", journal)], *files, MACHINE | change, progress=False)
     assert journal == ["a", "b", "a"]
+
+
+def test_parts_are_measured_one_by_one_into_one_file(tmp_path):
+    files, journal = (tmp_path / "cpu.json", tmp_path / "unfinished.json"), []
+    plan = [case("a", journal, part="attention"), case("b", journal), case("c", journal, ValueError("no"), "tiles"),
+            case("d", journal, part="attention")]
+
+    def measured(command, *only):
+        found = bench.run_cases(plan, *files, MACHINE | {"command": command}, only, progress=False)
+        assert json.loads(files[0].read_text()) == found and not files[1].exists()
+        return "".join(one["name"] for one in found["cases"]), found["command"], len(found["failures"])
+
+    assert measured("1", "training") == ("b", "1", 0)
+    assert measured("2", "attention", "tiles") == ("abd", "1 && 2", 1)
+    assert measured("3", "attention") == ("abd", "1 && 2 && 3", 1)
+    assert journal == [*"bacd", *"ad"]
+    assert measured("3", "tiles") == ("abd", "1 && 2 && 3", 1)
+    assert measured("4") == ("abd", "4", 1)  # all of it, anew
+
+
+def test_a_part_that_was_stopped_goes_on(tmp_path):
+    files, journal = (tmp_path / "cpu.json", tmp_path / "unfinished.json"), []
+    bench.run_cases([case("a", journal)], *files, MACHINE, progress=False)
+    tiles = [case(name, journal, part="tiles") for name in "bc"]
+    stopping = [case("a", journal), tiles[0], case("c", journal, KeyboardInterrupt(), "tiles")]
+    with pytest.raises(KeyboardInterrupt):
+        bench.run_cases(stopping, *files, MACHINE, ["tiles"], progress=False)
+    assert [one["name"] for one in json.loads(files[1].read_text())["cases"]] == ["a", "b"]
+    found = bench.run_cases([case("a", journal), *tiles], *files, MACHINE, ["tiles"], progress=False)
+    assert journal == ["a", "b", "c", "c"] and [one["name"] for one in found["cases"]] == ["a", "b", "c"]
+
+
+def test_no_part_is_added_to_what_another_machine_measured(tmp_path):
+    files, journal = (tmp_path / "cpu.json", tmp_path / "unfinished.json"), []
+    bench.run_cases([case("a", journal)], *files, MACHINE, progress=False)
+    with pytest.raises(ValueError) as error:
+        bench.run_cases([case("a", journal)], *files, MACHINE | {"device": "e"}, ["training"], progress=False)
+    assert_one_line(str(error.value), "cpu.json", "another machine", "--out")
+    assert journal == ["a"]
 
 
 def test_a_result_is_named_after_its_device(monkeypatch):
@@ -400,7 +439,26 @@ def test_a_trial_from_end_to_end(capsys, tmp_path, monkeypatch):
         assert case["models"][FASTEST] == {"reason": "needs a CUDA device"}
     printed = capsys.readouterr().out
     assert f"saved {out}" in printed and "tokens/s" in printed
-    assert list((tmp_path / "home" / "benchmarks").iterdir()) == []
+    assert list(tmp_path.glob("unfinished-*")) == []
+
+
+def test_a_part_of_a_trial(tmp_path, monkeypatch):
+    monkeypatch.setenv("RMAT_HOME", str(tmp_path / "home"))
+    written, write = [], bench.run.write
+    monkeypatch.setattr(bench.run, "write", lambda file, result: written.append(file) or write(file, result))
+    out = tmp_path / "found.json"
+    assert main(["bench", "--quick", "--only", "generation", "--out", str(out)]) == 0
+    assert [one["part"] for one in json.loads(out.read_text())["cases"]] == ["generation"]
+    assert written == [tmp_path / "unfinished-quick-found.json", out] and list(tmp_path.glob("*.json")) == [out]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_part_can_be_asked_for(device):
+    from rmat_tutorial.commands.bench import PARTS
+
+
+    found = {one.part for one in plan.cases(torch.device(device), quick=False)}
+    assert found == set(PARTS) - ({"tiles"} if device == "cpu" else set())
 
 
 def test_where_a_result_lies(tmp_path, monkeypatch):
@@ -418,6 +476,7 @@ def test_where_a_result_lies(tmp_path, monkeypatch):
     (["--device", "cuda:99"], ["cuda:99", "--device cpu"]),
     (["--threads", "2"], ["--threads must be 1", "2"]),
     (["--out", "."], ["--out", "must be a file"]),
+    (["--only", "training", "tiles"], ["only", "'tiles'", "'generation'"]),
 ])
 def test_wrong_words(capsys, words, said):
     assert main(["bench", "--quick", *words]) == 2
