@@ -112,7 +112,8 @@ class HybridBlock(nn.Module):
         q_rotated, k_rotated = rotate_pairs(q, cos, sin), rotate_pairs(k, cos, sin)
         if cache is not None:
             cache = cache._replace(k=insert(cache.k, k_rotated, position), v=insert(cache.v, v, position))
-            k_rotated, v = cache.k[:, :, :end], cache.v[:, :, :end]
+            # Autocast leaves the cache in the dtype of the state, and converts nothing for a custom operator.
+            k_rotated, v = (kept[:, :, :end].to(q.dtype) for kept in (cache.k, cache.v))
         q_mem = k_mem = v_mem = None
         if self.memory is not None:
             bank = self.memory.read_norm(memory)

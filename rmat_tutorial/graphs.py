@@ -37,16 +37,27 @@ WARM_UPS = 3  # as torch's make_graphed_callables
 Results = tuple[list[Tensor | None], ...]
 
 
+class Pool:
+    """Memory that graphs share which are never replayed at one time, in ``handle``."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Take other memory for the graphs to come."""
+        self.handle = torch.cuda.graph_pool_handle()
+
+
 class Graph:
     """A function of tensors, captured with copies of ``inputs`` in the place of its arguments.
 
     Args:
         function: its results depend on its arguments and on the parameters alone.
         inputs: tensors like those of every later call, in shape and dtype.
-        pool: of memory, shared with graphs that are not replayed meanwhile.
+        pool: shared with graphs that are not replayed meanwhile.
     """
 
-    def __init__(self, function: Callable[..., Results], inputs: Sequence[Tensor], pool: object) -> None:
+    def __init__(self, function: Callable[..., Results], inputs: Sequence[Tensor], pool: Pool) -> None:
         self.inputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
         self._fill(inputs)
         self.replay, self.results = capture(lambda: function(*self.inputs), inputs[0].device, pool)
@@ -62,8 +73,11 @@ class Graph:
             buffer.copy_(given)
 
 
-def capture(function: Callable[[], Results], device: torch.device, pool: object) -> tuple[Callable[[], None], Results]:
-    """A CUDA graph of what ``function`` does: the call that replays it, and the results that each replay fills."""
+def capture(function: Callable[[], Results], device: torch.device, pool: Pool) -> tuple[Callable[[], None], Results]:
+    """A CUDA graph of what ``function`` does: the call that replays it, and the results that each replay fills.
+
+    After one that failed the allocator may take its pool to be in use for good, so the next has another.
+    """
     draws = random_state(device)
     with torch.cuda.device(device):
         aside, current = torch.cuda.Stream(), torch.cuda.current_stream()
@@ -73,15 +87,15 @@ def capture(function: Callable[[], Results], device: torch.device, pool: object)
                 function()
         current.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            results = function()
+        try:
+            # The outer context leaves the stream of a capture that torch does not, where its end fails.
+            with torch.cuda.stream(current), torch.cuda.graph(graph, pool=pool.handle):
+                results = function()
+        except Exception:
+            pool.renew()
+            raise
     set_random_state(device, draws)
     return graph.replay, results
-
-
-def new_pool() -> object:
-    """Memory for graphs that are never replayed at one time."""
-    return torch.cuda.graph_pool_handle()
 
 
 class Graphs:
@@ -101,7 +115,7 @@ class Graphs:
         require_capturable(model)
         self.model = model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._pool: object = None  # made before the first graph
+        self._pool: Pool | None = None  # made before the first graph
         self._graphs: dict[Hashable, Graph] = {}
         self._addresses: list[int] = []
 
@@ -161,7 +175,7 @@ class Graphs:
         addresses = [parameter.data_ptr() for parameter in self.model.parameters()]
         if addresses != self._addresses:
             self._graphs.clear()
-            self._pool = new_pool()  # one whose graphs are all gone cannot be captured into again
+            self._pool = Pool()  # one whose graphs are all gone cannot be captured into again
             self._addresses = addresses
         shapes = tuple((x.shape, x.dtype) for x in inputs)
         key = (*key, self.model.order, self.model.training, shapes)

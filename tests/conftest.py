@@ -24,7 +24,7 @@ CHROMIUMS = (
 HANDED_ON = "installed-text.*"
 
 # How the reason of an expected skip begins. Any other skip fails a run with RMAT_NO_SKIPS=1.
-EXPECTED_SKIPS = ("needs a CUDA device",)
+EXPECTED_SKIPS = ("needs a CUDA device", "counted in Triton's interpreter")
 
 
 # So that a failure in what several files share shows its values.

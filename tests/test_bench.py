@@ -2,7 +2,7 @@
 
 import json
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +60,29 @@ def test_a_ratio_is_taken_within_a_round():
     assert ratio([1.0, 6.0, 9.0], [3.0, 1.0, 3.0]).median == 3.0  # of the medians it would be 2
     with pytest.raises(ValueError):
         ratio([1.0, 2.0], [1.0])
+
+
+def test_the_clock_of_a_cuda_device_is_its_own(monkeypatch):
+    """With a stand-in for CUDA: another device is the current one."""
+    noted = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream=None):
+            noted.append(stream)
+
+        def synchronize(self):
+            noted.append("waited")
+
+        def elapsed_time(self, end):
+            return 6e3
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    assert rounds.timed(lambda: noted.append("ran"), 2, torch.device("cuda:1")) == 3.0
+    assert noted == ["stream of cuda:1", "ran", "ran", "stream of cuda:1", "waited"]
 
 
 class Machine:
@@ -186,13 +209,13 @@ def test_the_table_says_all_of_it():
 MACHINE = {"command": "c", "device": "d", "kind": "cpu", "threads": 1, "versions": {"torch": "2"}, "quick": True}
 
 
-def case(name, journal, error=None) -> Case:
+def case(name, journal, error=None, part="training") -> Case:
     def run(bar):
         journal.append(name)
         if error is not None:
             raise error
         return {"models": {name: {"reason": "a stand-in"}}}
-    return Case("training", name, run)
+    return Case(part, name, run)
 
 
 def test_what_was_stopped_goes_on(tmp_path):
@@ -221,6 +244,45 @@ def test_what_another_machine_measured_is_measured_anew(tmp_path, change):
     assert journal == ["a", "b", "a"]
 
 
+def test_parts_are_measured_one_by_one_into_one_file(tmp_path):
+    files, journal = (tmp_path / "cpu.json", tmp_path / "unfinished.json"), []
+    plan = [case("a", journal, part="attention"), case("b", journal), case("c", journal, ValueError("no"), "tiles"),
+            case("d", journal, part="attention")]
+
+    def measured(command, *only):
+        found = bench.run_cases(plan, *files, MACHINE | {"command": command}, only, progress=False)
+        assert json.loads(files[0].read_text()) == found and not files[1].exists()
+        return "".join(one["name"] for one in found["cases"]), found["command"], len(found["failures"])
+
+    assert measured("1", "training") == ("b", "1", 0)
+    assert measured("2", "attention", "tiles") == ("abd", "1 && 2", 1)
+    assert measured("3", "attention") == ("abd", "1 && 2 && 3", 1)
+    assert journal == [*"bacd", *"ad"]
+    assert measured("3", "tiles") == ("abd", "1 && 2 && 3", 1)
+    assert measured("4") == ("abd", "4", 1)  # all of it, anew
+
+
+def test_a_part_that_was_stopped_goes_on(tmp_path):
+    files, journal = (tmp_path / "cpu.json", tmp_path / "unfinished.json"), []
+    bench.run_cases([case("a", journal)], *files, MACHINE, progress=False)
+    tiles = [case(name, journal, part="tiles") for name in "bc"]
+    stopping = [case("a", journal), tiles[0], case("c", journal, KeyboardInterrupt(), "tiles")]
+    with pytest.raises(KeyboardInterrupt):
+        bench.run_cases(stopping, *files, MACHINE, ["tiles"], progress=False)
+    assert [one["name"] for one in json.loads(files[1].read_text())["cases"]] == ["a", "b"]
+    found = bench.run_cases([case("a", journal), *tiles], *files, MACHINE, ["tiles"], progress=False)
+    assert journal == ["a", "b", "c", "c"] and [one["name"] for one in found["cases"]] == ["a", "b", "c"]
+
+
+def test_no_part_is_added_to_what_another_machine_measured(tmp_path):
+    files, journal = (tmp_path / "cpu.json", tmp_path / "unfinished.json"), []
+    bench.run_cases([case("a", journal)], *files, MACHINE, progress=False)
+    with pytest.raises(ValueError) as error:
+        bench.run_cases([case("a", journal)], *files, MACHINE | {"device": "e"}, ["training"], progress=False)
+    assert_one_line(str(error.value), "cpu.json", "another machine", "--out")
+    assert journal == ["a"]
+
+
 def test_a_result_is_named_after_its_device(monkeypatch):
     assert bench.result_name(CPU) == "cpu.json"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
@@ -237,10 +299,24 @@ def test_every_method_does_what_it_is_measured_for(monkeypatch):
     for name in BACKENDS:
         with torch.no_grad():
             assert gap(attention.attention(name, inputs, SMALL.chunk_size)(), expected) < TOLERANCES[torch.float32]
-    assert gap(attention.attention(FLOOR, inputs, 4)(), full_attention(*inputs[:3])) < TOLERANCES[torch.float32]
+    of_torch = FLOOR if DEVICE == "cpu" else attention.EFFICIENT  # FlashAttention-2 takes no float32
+    assert gap(attention.attention(of_torch, inputs, 4)(), full_attention(*inputs[:3])) < TOLERANCES[torch.float32]
     turned = [attention.attention(name, inputs, 4)() for name in (ROPE_BEFORE, ROPE_ON_LOAD)]
     assert gap(*turned) < TOLERANCES[torch.float32]
     assert gap(turned[0], attention.attention("triton", inputs, 4)()) > 1e-3
+
+
+@pytest.mark.parametrize("name, allowed", [
+    (FLOOR, "flash"), (attention.CUDNN, "cudnn"), (attention.EFFICIENT, "mem_efficient"),
+])
+def test_on_a_cuda_device_causal_attention_is_one_of_torchs_and_no_other(monkeypatch, name, allowed):
+    switches = ("flash", "cudnn", "mem_efficient", "math")
+    monkeypatch.setattr(attention, "causal", lambda q, k, v: [
+        switch for switch in switches if getattr(torch.backends.cuda, f"{switch}_sdp_enabled")()
+    ])
+    on_cuda = [SimpleNamespace(is_cuda=True)] * 7
+    assert attention.attention(name, on_cuda, 4)() == [allowed]
+    assert attention.counted_as(name, SMALL, torch.bfloat16, torch.device("cuda")) == FLOOR
 
 
 def test_forward_and_backward_reach_every_input():
@@ -267,7 +343,7 @@ def test_with_cuda_replays_are_timed_and_calls_have_the_peak(monkeypatch):
         return 2.0 if len(replays) > before else 1.0
 
     for module, name, stand_in in (
-        (attention, "capture", capture), (attention, "new_pool", object), (rounds, "timed", timed),
+        (attention, "capture", capture), (attention, "Pool", object), (rounds, "timed", timed),
         (attention, "methods", lambda *arguments: ({name: {"forward": list, "both": dict} for name in names}, {})),
         (attention, "ceilings", lambda *arguments: {attention.PRODUCT: list, attention.COPY: list}),
         (attention, "peak_of", lambda run, device: (run not in (list, dict)) or 5),
@@ -364,7 +440,26 @@ def test_a_trial_from_end_to_end(capsys, tmp_path, monkeypatch):
         assert case["models"][FASTEST] == {"reason": "needs a CUDA device"}
     printed = capsys.readouterr().out
     assert f"saved {out}" in printed and "tokens/s" in printed
-    assert list((tmp_path / "home" / "benchmarks").iterdir()) == []
+    assert list(tmp_path.glob("unfinished-*")) == []
+
+
+def test_a_part_of_a_trial(tmp_path, monkeypatch):
+    monkeypatch.setenv("RMAT_HOME", str(tmp_path / "home"))
+    written, write = [], bench.run.write
+    monkeypatch.setattr(bench.run, "write", lambda file, result: written.append(file) or write(file, result))
+    out = tmp_path / "found.json"
+    assert main(["bench", "--quick", "--only", "generation", "--out", str(out)]) == 0
+    assert [one["part"] for one in json.loads(out.read_text())["cases"]] == ["generation"]
+    assert written == [tmp_path / "unfinished-quick-found.json", out] and list(tmp_path.glob("*.json")) == [out]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_part_can_be_asked_for(device):
+    from rmat_tutorial.commands.bench import PARTS
+
+
+    found = {one.part for one in plan.cases(torch.device(device), quick=False)}
+    assert found == set(PARTS) - ({"tiles"} if device == "cpu" else set())
 
 
 def test_where_a_result_lies(tmp_path, monkeypatch):
@@ -382,6 +477,7 @@ def test_where_a_result_lies(tmp_path, monkeypatch):
     (["--device", "cuda:99"], ["cuda:99", "--device cpu"]),
     (["--threads", "2"], ["--threads must be 1", "2"]),
     (["--out", "."], ["--out", "must be a file"]),
+    (["--only", "training", "tiles"], ["only", "'tiles'", "'generation'"]),
 ])
 def test_wrong_words(capsys, words, said):
     assert main(["bench", "--quick", *words]) == 2

@@ -1,8 +1,10 @@
 """The rules of a test run: a skip that nobody expects fails it, and no file sees another's home or the user's."""
 
+import re
 from pathlib import Path
 
 import pytest
+from conftest import EXPECTED_SKIPS
 
 pytest_plugins = ["pytester"]
 
@@ -58,12 +60,21 @@ def test_an_unexpected_skip_fails_a_run_that_allows_none(run, skipping):
     result.stdout.fnmatch_lines(["*unexpected skips: the run fails*", "*test_b.py*: *not today"])
 
 
-@pytest.mark.parametrize(("no_skips", "reason"), [("0", "not today"), ("1", "needs a CUDA device: none here")])
+@pytest.mark.parametrize(("no_skips", "reason"), [
+    ("0", "not today"), ("1", "needs a CUDA device: none here"), ("1", "counted in Triton's interpreter"),
+])
 def test_other_skips_are_counted_and_explained(run, no_skips, reason):
     result = run({"RMAT_NO_SKIPS": no_skips}, test_a=PASSES, test_b=SKIPS.format(reason=reason))
     assert result.ret == 0
     result.stdout.fnmatch_lines([f"SKIPPED*{reason}", "*1 passed, 1 skipped in *"])
     result.stdout.no_fnmatch_line("*unexpected skips*")
+
+
+def test_the_reasons_that_tests_give_are_expected():
+    """Also those of the machine that this is not."""
+    files = Path(__file__).parent.glob("test_*.py")
+    found = [reason for file in files for reason in re.findall(r'skipif\(.*reason="(.*)"\)', file.read_text())]
+    assert len(found) > 3 and [reason for reason in found if not reason.startswith(EXPECTED_SKIPS)] == []
 
 
 @pytest.mark.parametrize(("required", "status", "closing"), [("0", 0, "1 skipped"), ("1", 1, "1 error")])

@@ -4,7 +4,9 @@ Without a CUDA device a stand-in takes the place of capture and replay. It runs 
 spoils, at each replay, all that the other graphs have written: they may share memory.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,7 +61,7 @@ def captures(monkeypatch):
     if not CUDA:
         stand_in = StandIn()
         monkeypatch.setattr(graphs, "capture", stand_in.capture)
-        monkeypatch.setattr(graphs, "new_pool", lambda: None)
+        monkeypatch.setattr(graphs, "Pool", lambda: None)
         monkeypatch.setattr(graphs, "require_cuda", lambda device: None)
         return stand_in.captured
     counted, capture = [], graphs.capture
@@ -314,6 +316,30 @@ def test_a_trainer_refuses_what_would_not_pay(changes, fragment):
     with pytest.raises(ValueError, match="learn must be None"):
         model = on_device(make_model())
         backpropagate(model, tokens_of(1, 5), tokens_of(1, 5), backprop="replay", learn=Graphs(model).learn)
+
+
+def test_after_a_capture_that_failed_graphs_have_another_pool(monkeypatch):
+    """With a stand-in for CUDA."""
+    monkeypatch.undo()
+    pools, handles = [], iter("ab")
+
+    def graph(_, pool):
+        pools.append(pool)
+        return nullcontext()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in {
+        "device": lambda device: nullcontext(), "Stream": lambda: stream, "current_stream": lambda: stream,
+        "stream": lambda stream: nullcontext(), "CUDAGraph": lambda: SimpleNamespace(replay=None), "graph": graph,
+        "graph_pool_handle": lambda: next(handles),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(graphs, "WARM_UPS", 0)
+    pool = graphs.Pool()
+    for function in (list, float, "not a number".count, list):
+        with nullcontext() if function in (list, float) else pytest.raises(TypeError):
+            graphs.capture(function, torch.device("cpu"), pool)
+    assert pools == ["a", "a", "a", "b"]
 
 
 # For the benchmark.

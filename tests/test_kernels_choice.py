@@ -13,7 +13,7 @@ from interpreter import DEVICE, patch_once, use_tiles
 from strategies import PATHS, assert_one_line, gap, make_model, random_tokens, read_in_pieces
 
 from rmat_tutorial import CheckpointError, LanguageModel, hybrid_attention, kernels
-from rmat_tutorial.kernels import resolve_backend, suited, triton_ops
+from rmat_tutorial.kernels import resolve_backend, suited, triton_launch, triton_ops
 from rmat_tutorial.kernels.limits import TOLERANCES
 from rmat_tutorial.kernels.triton_ops import fused
 
@@ -60,6 +60,14 @@ def test_a_model_reads_in_pieces_as_whole():
         assert gap(pieces, model(tokens.to(DEVICE)).logits) < 1e-4
 
 
+def test_in_autocast_a_model_reads_in_pieces_as_whole():
+    """Its cache is in float32, its queries are not."""
+    model, tokens = make_model(backend="triton", dtype=torch.float32, n_layers=1).to(DEVICE), random_tokens(1, 9)
+    with torch.no_grad(), torch.autocast(DEVICE, torch.float16):
+        pieces, _ = read_in_pieces(model, tokens.to(DEVICE), [3, 1, 5])
+        assert gap(pieces, model(tokens.to(DEVICE)).logits) < 2e-2
+
+
 def test_layers_side_by_side_learn_the_same():
     """The rows of a step are of several layers, and λ is another for each."""
     model = make_model(backend="triton", dtype=torch.float32, n_layers=2, segment_len=4).to(DEVICE)
@@ -89,6 +97,18 @@ def like(device, dtype=torch.bfloat16, shape=(2, 4, 10, 64)):
     return SimpleNamespace(is_cuda=device == "cuda", device=device, dtype=dtype, shape=torch.Size(shape))
 
 
+@pytest.fixture
+def chip(monkeypatch):
+    """Sets the compute capability of the CUDA device that is not there, at first 9.0."""
+    def be(major, minor):
+        properties = SimpleNamespace(major=major, minor=minor)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+    be(9, 0)
+    return be
+
+
+@pytest.mark.usefixtures("chip")
 @pytest.mark.parametrize("q, backend", [
     (like("cpu"), "sdpa"),
     (like("mps"), "sdpa"),
@@ -103,6 +123,14 @@ def test_auto_picks_by_device_dtype_and_shape(monkeypatch, q, backend):
     assert suited(q) == backend
     monkeypatch.setattr(kernels, "HAS_TRITON", False)
     assert suited(q) == "sdpa"
+
+
+@pytest.mark.parametrize("capability, backend", [
+    ((7, 0), "sdpa"), ((7, 5), "sdpa"), ((8, 0), "triton"), ((8, 9), "triton"), ((12, 0), "triton"),
+])
+def test_auto_picks_by_what_the_chip_can_do(chip, capability, backend):
+    chip(*capability)
+    assert [suited(like("cuda", dtype)) for dtype in (torch.float16, torch.bfloat16)] == [backend] * 2
 
 
 def test_auto_runs_what_it_picks(monkeypatch):
@@ -124,6 +152,15 @@ def test_what_the_kernels_do_not_take(changes, fragments):
     assert_one_line(str(error.value), "'triton'", *fragments)
 
 
+@pytest.mark.parametrize("place, name", [(1, "k"), (2, "v"), (3, "q_mem"), (4, "k_mem"), (5, "v_mem")])
+def test_the_kernels_refuse_mixed_dtypes(place, name):
+    inputs = [x.to(DEVICE, torch.float16) for x in make_inputs(1, 1, 3, 3, 2, 16, PATHS).values()]
+    inputs[place] = inputs[place].float()
+    with pytest.raises(ValueError) as error:
+        fused(*inputs, 2, PATHS)
+    assert_one_line(str(error.value), "'triton'", f"{name} ", "float32", "float16")
+
+
 def test_the_kernels_need_a_gpu_unless_they_are_interpreted(monkeypatch):
     monkeypatch.setattr(triton_ops, "INTERPRETED", False)
     with pytest.raises(ValueError) as error:
@@ -136,6 +173,28 @@ def test_the_interpreter_refuses_bfloat16(monkeypatch):
     with pytest.raises(ValueError) as error:
         fused(*(x.bfloat16() for x in make_inputs(1, 1, 3, 3, 2, 16, PATHS).values()), 2, PATHS)
     assert_one_line(str(error.value), "'triton'", "bfloat16", "'sdpa'")
+
+
+def tried_by(batch, n_queries, n_keys, rope=False):
+    """What a launch on such tensors tells the trial of tile sizes."""
+    q, k = (torch.zeros(batch, 8, rows, 16) for rows in (n_queries, n_keys))
+    tables = [torch.zeros(n_keys, 8)] * 2 if rope else [None] * 2
+    call = triton_launch.Call(q, k, k, q, k, k, torch.zeros(3), *tables, 4, True, True)
+    given = []
+
+    class Noting:
+        def __getitem__(self, grid):
+            return lambda **arguments: given.append(tuple(arguments[name] for name in triton_launch.TRIED_BY))
+
+    triton_launch.launch({4: Noting()}, call, lambda meta: 1, {})
+    return given[0]
+
+
+def test_tile_sizes_are_tried_anew_where_others_may_be_best():
+    whole = tried_by(16, 2048, 2048)
+    assert whole == tried_by(16, 2048, 2048) == tried_by(15, 1900, 1900)
+    others = [tried_by(16, 1, 2048), tried_by(16, 2048, 4096), tried_by(1, 2048, 2048), tried_by(16, 2048, 2048, True)]
+    assert len({whole, *others}) == 5
 
 
 def test_without_triton_its_backend_says_what_to_install(monkeypatch, tmp_path):

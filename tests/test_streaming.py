@@ -32,6 +32,29 @@ def test_a_shipped_model_reads_token_by_token_as_it_reads_whole(name):
         torch.testing.assert_close(read_in_pieces(model, tokens, [1] * 150)[0], whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_in_autocast_a_begun_segment_is_read_as_a_whole_one(training):
+    """Queries, keys and values reach the attention in one dtype: autocast converts nothing for a custom operator."""
+    model, tokens = make_model(dtype=torch.float32, n_layers=1), random_tokens(2, 13)
+    attend, given = model.blocks[0].attend_paths, []
+
+    def noting(*inputs):
+        given.append({x.dtype for x in inputs[:6]})
+        return attend(*inputs)
+
+    model.blocks[0].attend_paths = noting
+    results = []
+    for sizes in ([13], [2, 3, 1, 7]):
+        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(training):
+            logits, state = read_in_pieces(model, tokens, sizes)
+        assert {x.dtype for x in state.tensors()} == {torch.float32}  # as the model takes it back, in autocast or not
+        gradients = torch.autograd.grad(logits.float().square().mean(), list(model.parameters())) if training else []
+        results.append([logits.float(), *gradients])
+    assert given == [{torch.bfloat16}] * len(given)
+    for pieces, whole in zip(*results, strict=True):
+        assert_near(pieces, whole, 0.05)
+
+
 def assert_same_state(ours, theirs, tolerance=0.0):
     assert ours.position == theirs.position and ours.batch_size == theirs.batch_size
     assert len(ours.memory) == len(theirs.memory)

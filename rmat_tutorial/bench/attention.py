@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from ..config import BACKENDS, PATHS
-from ..graphs import capture, new_pool
+from ..graphs import Pool, capture
 from ..jobs import reason_of
 from ..kernels import resolve_backend, suited
 from ..kernels.counting import WAYS, Shape, Tiles, count
@@ -21,14 +21,17 @@ from ..kernels.sdpa import causal, chunked, over_bank
 from ..rope import rope_frequencies, rope_tables, rotate_pairs
 from .rounds import Effort, Run, measure, peak_of, per_second, ratio
 
-FLOOR = "causal"
-CUDNN = "causal, cuDNN"
+FLOOR = "causal"  # on a CUDA device by FlashAttention-2 or not at all
+CUDNN, EFFICIENT = "causal, cuDNN", "causal, efficient"  # by torch's other two, which are no floor
 CHUNKS, BANK = "chunks alone", "bank alone"  # what sdpa does beside causal attention, but for the mixing
 COMPILED = ("eager, compiled", "sdpa, compiled")
 WRITTEN_OUT = ("eager", "eager, compiled")  # whose graphs would hold matrices of scores for good
 ROPE_BEFORE, ROPE_ON_LOAD = "triton, rope before", "triton, rope on load"
-NEEDS_CUDA = ("triton", CUDNN, ROPE_BEFORE, ROPE_ON_LOAD)
-METHODS = (FLOOR, CUDNN, CHUNKS, BANK, *BACKENDS, *COMPILED, ROPE_BEFORE, ROPE_ON_LOAD)
+NEEDS_CUDA = ("triton", CUDNN, EFFICIENT, ROPE_BEFORE, ROPE_ON_LOAD)
+METHODS = (FLOOR, CUDNN, EFFICIENT, CHUNKS, BANK, *BACKENDS, *COMPILED, ROPE_BEFORE, ROPE_ON_LOAD)
+IN_TORCH = {
+    FLOOR: SDPBackend.FLASH_ATTENTION, CUDNN: SDPBackend.CUDNN_ATTENTION, EFFICIENT: SDPBackend.EFFICIENT_ATTENTION,
+}
 YARDSTICKS = ("eager", "sdpa", "flex", FLOOR)
 DIRECTIONS = ("forward", "both")
 TILES = Tiles(128, 64)  # what FlashAttention-2 takes at d_h = 64; for the bytes that are read again
@@ -67,7 +70,7 @@ def measure_attention(
     attends, reasons = methods(shape, names, dtype, device)
     runs = {(name, direction): run for name, both in attends.items() for direction, run in both.items()}
     replayed = [name for name in attends if device.type == "cuda" and name not in WRITTEN_OUT]
-    pool = new_pool() if replayed else None
+    pool = Pool() if replayed else None
     timed = {key: Replayed(run, device, pool) if key[0] in replayed else run for key, run in runs.items()}
     limits = ceilings(ceiling, dtype, device)
     measured = measure({**timed, **limits}, device, effort, bar)
@@ -97,10 +100,10 @@ class Replayed:
     """A method as a CUDA graph, which the first call captures.
 
     Args:
-        pool: of memory, shared with graphs whose results nobody reads.
+        pool: shared with graphs whose results nobody reads.
     """
 
-    def __init__(self, run: Run, device: torch.device, pool: object) -> None:
+    def __init__(self, run: Run, device: torch.device, pool: Pool) -> None:
         self.run, self.device, self.pool = run, device, pool
         self._replay: Callable[[], None] | None = None
 
@@ -152,10 +155,8 @@ def attention(name: str, inputs: tuple[Tensor, ...], chunk_size: int) -> Callabl
         ImportError: it needs a package that is not installed.
     """
     q, k, v, _, k_mem, v_mem, weights = inputs
-    if name == FLOOR:
-        return lambda: alone(q, k, v, (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION))
-    if name == CUDNN:
-        return lambda: alone(q, k, v, (SDPBackend.CUDNN_ATTENTION,))
+    if name in IN_TORCH:
+        return lambda: alone(q, k, v, IN_TORCH[name])
     if name == CHUNKS:
         return lambda: chunked(q, k, v, chunk_size)
     if name == BANK:
@@ -173,9 +174,13 @@ def attention(name: str, inputs: tuple[Tensor, ...], chunk_size: int) -> Callabl
     return partial(resolve_backend(name), *inputs, chunk_size, PATHS)
 
 
-def alone(q: Tensor, k: Tensor, v: Tensor, backends: Iterable[SDPBackend]) -> Tensor:
-    """Causal attention over the segment by one of torch's implementations; on a CPU by the one that torch has."""
-    with sdpa_kernel(list(backends), set_priority=True) if q.is_cuda else nullcontext():
+def alone(q: Tensor, k: Tensor, v: Tensor, implementation: SDPBackend) -> Tensor:
+    """Causal attention over the segment by one of torch's implementations; on a CPU by the one that torch has.
+
+    Raises:
+        RuntimeError: it does not take such tensors on this device.
+    """
+    with sdpa_kernel(implementation) if q.is_cuda else nullcontext():
         return causal(q, k, v)
 
 
@@ -202,7 +207,7 @@ def counted_as(name: str, shape: Shape, dtype: torch.dtype, device: torch.device
     """The way of ``counting`` that a method is; ``None`` where it is none of them."""
     if name == "auto":
         return suited(torch.empty(shape.batch, shape.heads, 1, shape.width, dtype=dtype, device=device))
-    return FLOOR if name == CUDNN else name if name in WAYS else None
+    return FLOOR if name in IN_TORCH else name if name in WAYS else None
 
 
 def costs(way: str, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:

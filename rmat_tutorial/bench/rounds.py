@@ -123,11 +123,12 @@ def timed(run: Run, calls: int, device: torch.device) -> float:
     Processor time counts what this program used, whatever else the machine is doing. It is right for one thread.
     """
     if device.type == "cuda":
+        stream = torch.cuda.current_stream(device)  # that of the current device might have nothing to do
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+        begin.record(stream)
         for _ in range(calls):
             run()
-        end.record()
+        end.record(stream)
         end.synchronize()
         return begin.elapsed_time(end) / 1e3 / calls
     began = time.process_time()

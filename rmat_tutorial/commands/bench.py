@@ -12,13 +12,18 @@ from .machine import add_machine, prepare_machine
 from .options import UsageError
 from .resumable import make_result
 
+PARTS = ("attention", "recurrence", "training", "generation", "tiles")
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_machine(parser)
     parser.add_argument("--quick", action="store_true", help="a trial of seconds, whose numbers mean nothing")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", default=(),
+                        help=f"measure no more than these of {', '.join(PARTS)}; the file keeps what it has of others")
     parser.add_argument("--out", type=Path, metavar="FILE.json",
                         help="what is written (default: data/benchmarks/DEVICE.json in a clone of the course; of a "
-                             "trial, and elsewhere, benchmarks/DEVICE.json in the course's own folder)")
+                             "trial, and elsewhere, benchmarks/DEVICE.json in the course's own folder); after each "
+                             "case an unfinished-FILE.json beside it, by default in the course's own folder")
     parser.set_defaults(run=run)
 
 
@@ -34,12 +39,13 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     out = options.out or default_folder(options.quick) / name
     if out.is_dir():
         raise UsageError(f"--out {out} must be a file, and is a folder")
-    unfinished = folders.home() / "benchmarks" / f"unfinished-{'quick-' * options.quick}{name}"
+    folder = folders.home() / "benchmarks" if options.out is None else out.parent
+    unfinished = folder / f"unfinished-{'quick-' * options.quick}{out.name}"
 
     def make(machine: dict[str, Any]) -> dict[str, Any]:
         versions = machine["versions"] | versions_of(("triton", bench.PACKAGE))
         said = {**machine, "versions": versions, "kind": device.type, "quick": options.quick}
-        return bench.run_cases(bench.cases(device, options.quick), out, unfinished, said)
+        return bench.run_cases(bench.cases(device, options.quick), out, unfinished, said, options.only)
 
     return make_result(make, bench.describe, out, arguments, device)
 

@@ -20,6 +20,8 @@ What ``auto`` takes, by the first line that fits:
                                                                     has no backward there
     on CUDA, without the package triton                   sdpa      there is nothing to compile the kernels with
     on CUDA, float64, or d_h > 128, or B H > 65 535       sdpa      the kernels do not take them (``limits``)
+    on CUDA, compute capability below 8.0, as of a T4     sdpa      Triton leaves the tensor cores of such chips idle,
+                                                                    and the tiles are for more shared memory
     on CUDA, float32                                      sdpa      the kernels take three products of tensor cores
                                                                     for one, in small tiles: right, but not fast
     on CUDA, float16 and bfloat16                         triton    q, k and v are read as for one attention, and
@@ -46,6 +48,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from ..attention import require_bank, require_segment
@@ -53,7 +56,7 @@ from ..config import BACKENDS, PATHS, require_paths
 from ..rope import rotate_pairs
 from ..validate import require_choice, require_float_tensor, require_int, require_like
 from .eager import eager
-from .limits import HALF, obstacle
+from .limits import HALF, OLDEST_CHIP, obstacle
 from .sdpa import sdpa
 
 HAS_TRITON = find_spec("triton") is not None
@@ -160,4 +163,5 @@ def auto(q: Tensor, *others: Tensor | int | tuple[str, ...] | None) -> Tensor:
 def suited(q: Tensor) -> str:
     """The backend that ``"auto"`` stands for with queries like ``q``."""
     fits = q.is_cuda and HAS_TRITON and q.dtype in HALF and not obstacle(q, interpreted=False)
-    return "triton" if fits else "sdpa"
+    # Of all that torch says of a device torch.compile looks through the properties alone.
+    return "triton" if fits and torch.cuda.get_device_properties(q.device).major >= OLDEST_CHIP else "sdpa"

@@ -11,6 +11,7 @@ TOLERANCES = {torch.float64: 1e-11, torch.float32: 5e-6, torch.float16: 8e-3, to
 
 WIDEST_HEAD = 128
 MOST_HEADS = 65535  # of all rows of a batch together: the second axis of a CUDA grid
+OLDEST_CHIP = 8  # the major compute capability from which Triton multiplies in tensor cores
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -27,4 +28,12 @@ def obstacle(q: Tensor, interpreted: bool) -> str:
         return f"needs a head width d_h of at most {WIDEST_HEAD}, got {width}; use 'sdpa'"
     if batch * heads > MOST_HEADS:
         return f"needs at most {MOST_HEADS} heads in a batch, B H, got {batch} · {heads}; use 'sdpa'"
+    return ""
+
+
+def mixture(q: Tensor, **others: Tensor | None) -> str:
+    """Why the fused kernels cannot take ``others`` beside ``q``: which of them has another dtype; empty when none."""
+    for name, x in others.items():
+        if x is not None and x.dtype != q.dtype:
+            return f"needs queries, keys and values of one dtype, got {name} in {x.dtype} and q in {q.dtype}"
     return ""

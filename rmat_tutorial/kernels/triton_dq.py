@@ -209,7 +209,7 @@ def dq_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, d_out, log_sums, means, d_q, d_q_mem,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides, d_out_strides,
     d_q_strides, d_q_mem_strides,
-    weights_stride, n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale, d_scale,
+    weights_stride, n_heads, n_queries, n_keys, n_slots, chunk_size, query_class, key_class, head_class, scale, d_scale,
     FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):

@@ -123,7 +123,7 @@ def attend_segment(
 def forward_kernel(
     q, k, v, q_mem, k_mem, v_mem, weights, cos, sin, out, log_sums,
     q_strides, k_strides, v_strides, q_mem_strides, k_mem_strides, v_mem_strides, out_strides,
-    weights_stride, n_heads, n_queries, n_keys, n_slots, chunk_size, length_class, scale,
+    weights_stride, n_heads, n_queries, n_keys, n_slots, chunk_size, query_class, key_class, head_class, scale,
     FULL: tl.constexpr, CHUNK: tl.constexpr, MEMORY: tl.constexpr, ROPE: tl.constexpr, SHARED: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):

@@ -20,22 +20,29 @@ from .triton_tiles import HIGHEST, TABLE_ROWS
 INTERPRETED = not isinstance(forward_kernel, triton.JITFunction)
 INTERPRETER_TILES = {"BLOCK_M": 16, "BLOCK_N": 16}
 # Queries and keys of a tile, warps, stages of the pipeline, by bytes of an element. Where there are several, the
-# fastest is found by trial at the first call with a head width, a dtype and a length. Compiled for an H100 none spills
-# a register in a loop at d_h = 64. A product of float32 needs many more registers, so its tiles are small.
+# fastest is found by trial at the first call with other ``TRIED_BY``, or another dtype. Compiled for an H100 none
+# spills a register in a loop at d_h = 64. A product of float32 needs many more registers, so its tiles are small.
 FORWARD_TILES = {2: ((128, 128, 8, 2), (128, 64, 8, 3), (64, 128, 4, 2), (64, 64, 8, 3), (64, 64, 4, 2)),
                  4: ((32, 32, 4, 1),)}
 DQ_TILES = {2: ((128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 4, 3)), 4: ((16, 32, 4, 1),)}
 DKV_TILES = {2: ((64, 128, 8, 2), (64, 64, 4, 2), (64, 64, 4, 3), (32, 128, 8, 3), (32, 64, 4, 3)),
              4: ((16, 16, 4, 1),)}
-SHORTEST_TUNED, LONGEST_TUNED = 64, 4096
+# What the best sizes hang on: how many queries, keys and heads there are, and what else a program has to keep at hand.
+TRIED_BY = ["D", "query_class", "key_class", "head_class", "FULL", "CHUNK", "MEMORY", "ROPE", "SHARED"]
+SMALLEST_CLASS, LARGEST_CLASS = 64, 4096
 
 
 def tuned(kernel: Any, tiles: dict[int, tuple[tuple[int, int, int, int], ...]]) -> dict[int, Any]:
     """The kernel by bytes of an element, its tile sizes chosen by trial; as it is where it is interpreted."""
     if INTERPRETED:
         return dict.fromkeys(tiles, kernel)
-    return {size: triton.autotune([config(*choice) for choice in choices], key=["D", "length_class"])(kernel)
+    return {size: triton.autotune([config(*choice) for choice in choices], key=TRIED_BY)(kernel)
             for size, choices in tiles.items()}
+
+
+def size_class(size: int) -> int:
+    """A power of two for sizes that the same tiles suit: a trial for each length of a stream would take long."""
+    return min(max(triton.next_power_of_2(size), SMALLEST_CLASS), LARGEST_CLASS)
 
 
 def config(queries: int, keys: int, warps: int, stages: int) -> triton.Config:
@@ -144,7 +151,7 @@ def launch(
 ) -> Any:
     """Run a kernel on a grid of ``tiles`` by ``B H``. ``more``: the tensors beside the inputs, ``rows``: the rest."""
     batch, n_heads, n_queries, width = call.q.shape
-    n_keys, longest = call.k.shape[2], max(n_queries, call.k.shape[2])
+    n_keys = call.k.shape[2]
     inputs = {name: getattr(call, name) for name in ("q", "k", "v", "q_mem", "k_mem", "v_mem")}
     arguments = heads_and_strides(inputs | more) | rows | {
         "weights": call.weights.float().contiguous(),
@@ -157,7 +164,9 @@ def launch(
         "n_slots": 0 if call.k_mem is None else call.k_mem.shape[2],
         # Without the path every key is in one chunk, and the full path is that chunk's.
         "chunk_size": min(call.chunk_size, n_keys) if call.chunk else n_keys,
-        "length_class": min(max(triton.next_power_of_2(longest), SHORTEST_TUNED), LONGEST_TUNED),
+        "query_class": size_class(n_queries),
+        "key_class": size_class(n_keys),
+        "head_class": size_class(batch * n_heads),
         "scale": math.log2(math.e) / math.sqrt(width),
         "FULL": call.full,
         "CHUNK": call.chunk,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .limits import obstacle
+from .limits import mixture, obstacle
 from .triton_launch import INTERPRETED, Call, run_backward, run_forward
 
 
@@ -33,7 +33,8 @@ def fused(
     Raises:
         ValueError: the kernels cannot run on these tensors.
     """
-    if reason := obstacle(q, interpreted=INTERPRETED):
+    others = {"k": k, "v": v, "q_mem": q_mem, "k_mem": k_mem, "v_mem": v_mem}
+    if reason := obstacle(q, interpreted=INTERPRETED) or mixture(q, **others):
         raise ValueError(f"backend 'triton' {reason}")
     cos, sin = (None, None) if rope is None else rope
     shared = q_mem is q

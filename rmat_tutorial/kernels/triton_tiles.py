@@ -3,7 +3,7 @@
 Names in the kernels: ``D`` is the head width d_h and ``BLOCK_D`` the power of two that holds it, ``BLOCK_M`` the
 queries and ``BLOCK_N`` the keys of a tile. The rows of the queries are ``0 .. L - 1``, their positions the last ``L``
 of ``0 .. S - 1``, the positions of the keys. Paths have places, 0 to ``P - 1``, in the order of ``paths``.
-``length_class`` only tells lengths apart for the trial of tile sizes.
+The ``..._class`` arguments only tell sizes apart for the trial of tile sizes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HIGHEST = tl.constexpr(1e30)
 
 # Arguments of the kernels whose value is not compiled in: pieces of a stream have many lengths, and a kernel for each
 # number of heads would not be faster.
-VARYING = ["weights_stride", "n_heads", "n_queries", "n_keys", "length_class"]
+VARYING = ["weights_stride", "n_heads", "n_queries", "n_keys", "query_class", "key_class", "head_class"]
 
 # A table of numbers, one for each row, has room for whole tiles of queries, whatever their size: it is a multiple of
 # this, the largest. So a tile is read without a mask.
