@@ -11,7 +11,7 @@
 # - read segments in fewer steps than there are layers and segments;
 # - say what torch.compile does by itself, and read a benchmark that was made to be checked.
 #
-# **Time:** 118 minutes, 25 of them for two exercises. Sections 1, 5 and 6 are the core.
+# **Time:** 123 minutes, 25 of them for two exercises. Sections 1, 5 and 6 are the core.
 #
 # **You need:** the softmax of 01, RoPE of 02, the chunks of 03, the bank of 04, λ of 05. No GPU: kernels are written in
 # Triton, and without a GPU its interpreter runs them in numpy. Triton exists for Linux. Without it the PyTorch loop of
@@ -22,9 +22,9 @@
 # full attention alone.
 
 # %% [markdown] tags=["instructor"]
-# **Teaching plan.** 118 minutes alone, 133 with a room: 10 to count, 8 for the roofline, 10 for the running softmax, 14
-# for the merge, 8 for the picture, 22 for the kernel, 23 for the way back, 6 for the backends, 6 for the tile sizes, 7
-# for the wavefront, 8 for the compiler, 8 for what was measured, 3 for the recap. An exercise is in the time of its
+# **Teaching plan.** 123 minutes alone, 138 with a room: 10 to count, 8 for the roofline, 10 for the running softmax, 14
+# for the merge, 8 for the picture, 22 for the kernel, 25 for the way back, 6 for the backends, 6 for the tile sizes, 7
+# for the wavefront, 9 for the compiler, 10 for what was measured, 3 for the recap. An exercise is in the time of its
 # section.
 #
 # With half an hour, teach section 1 up to the first prediction, section 5, and section 6 from the PyTorch loop to the
@@ -1614,8 +1614,8 @@ print(f"triton forward and backward, the bar and the aim: {' and '.join(bounds)}
 assert bounds == ["1.5", "1.35"] and 1.35 < price_of_both < 1.5
 
 # %% [markdown]
-# Two lines ask something of `sdpa` on a CPU. To be at most 1.2 times causal attention is to be hardly more than its
-# operations, 1.19: nothing is left for mixing and for small pieces of work. A profile of both ways, taken now on the CPU
+# On a CPU `sdpa` is asked to take at most 1.2 times causal attention. By operations it has 1.19, as counted above. That
+# leaves hardly anything for mixing and for small pieces of work. A profile of `sdpa` and of `eager`, taken now on the CPU
 # of your machine, says where the time goes:
 
 # %% tags=["nbval-ignore-output"]
