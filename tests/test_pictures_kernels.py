@@ -90,16 +90,17 @@ def test_the_caption_of_the_tiles(maps, values, words):
 
 def sweep(**changes):
     """As `bench` stores it: a choice that ran, one that was faster, one that did not fit."""
-    rows = [{"registers": 225, "shared": 81920, "seconds": [0.002, 0.003, 0.001]},
-            {"registers": 254, "shared": 65536, "seconds": [0.001]}, {"reason": "out of shared memory"}]
-    choices = (Choice(128, 64, 8, 3), Choice(64, 64, 4, 3), Choice(128, 128, 4, 3))
+    rows = [{"registers": 225, "shared": 81920, "spills": 0, "seconds": [0.002, 0.003, 0.001]},
+            {"registers": 254, "shared": 65536, "spills": 0, "seconds": [0.001]}, {"reason": "out of shared memory"},
+            {"registers": 255, "shared": 81920, "spills": 177, "seconds": [0.004]}]
+    choices = (Choice(128, 64, 8, 3), Choice(64, 64, 4, 3), Choice(128, 128, 4, 3), Choice(128, 64, 4, 3))
     found = [choice._asdict() | row for choice, row in zip(choices, rows, strict=True)]
     return {"shape": LARGE._asdict(), "dtype": "bfloat16", "choices": found} | changes
 
 
 @pytest.fixture
 def sizes():
-    return TileSizes(sweep())
+    return TileSizes(sweep(), "NVIDIA H200")
 
 
 def test_every_choice_has_a_picture(sizes):
@@ -121,10 +122,21 @@ def test_every_choice_has_a_picture(sizes):
 
 def test_what_was_measured_is_said(sizes):
     caption = sizes.draw(128, 64, 8, 3)
-    assert "Compiled: 1 program fits" in caption and "Time: 2.000 ms, 2.00 × the fastest measured." in caption
-    assert sizes.seconds == 0.002 and sizes.occupancy == occupancy(225, 81920, 8)
+    assert "Compiled: 1 program fits" in caption
+    assert "Time on NVIDIA H200: 2.000 ms, 2.00 × the fastest measured." in caption
+    assert sizes.seconds == 0.002 and sizes.occupancy == occupancy(225, 81920, 8) and not sizes.spilled
+    caption = sizes.draw(128, 64, 4, 3)
+    assert "2 programs fit on a multiprocessor, registers are the limit; a thread spills 177 registers." in caption
+    assert sizes.spilled and sizes.occupancy == occupancy(255, 81920, 4)
     for choice in ((128, 64, 8, 2), (128, 128, 4, 3)):
         assert "Time: not measured yet." in sizes.draw(*choice) and sizes.seconds is None
+
+
+def test_what_another_chip_compiled_is_not_said_of_an_h100():
+    sizes = TileSizes(sweep(), "NVIDIA A100")
+    caption = sizes.draw(128, 64, 8, 3)
+    assert "Estimated: " in caption and "Time on NVIDIA A100: 2.000 ms" in caption
+    assert sizes.occupancy == estimate(Choice(128, 64, 8, 3), LARGE.width) and not sizes.spilled
 
 
 def test_a_sweep_of_another_size_is_refused():
@@ -138,7 +150,7 @@ def test_a_sweep_of_another_size_is_refused():
     ("choice", "words"),
     [
         ((128, 64, 8, 2), "Estimated: 1 program fits on a multiprocessor, registers are the limit. Time"),
-        ((128, 64, 4, 3), "registers are the limit; a thread would need some 342, and has 255."),
+        ((128, 64, 4, 2), "registers are the limit; a thread would need some 342, and has 255."),
         ((16, 128, 4, 4), "Estimated: 1 program fits on a multiprocessor, shared memory is the limit."),
         ((16, 32, 4, 2), "4.70 GB are asked for, of memory or the cache, 27.2 times what is compulsory."),
     ],

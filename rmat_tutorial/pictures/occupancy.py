@@ -18,6 +18,7 @@ from ..plots import HIGHLIGHT, PATH_COLOURS
 
 LARGE = Shape(batch=8, heads=16, length=2048, width=64, chunk_size=256, slots=64)
 _MOST_PROGRAMS = 8
+_SAME_MULTIPROCESSORS = ("H100", "H200")  # of one design: what is compiled for one is compiled for the other
 _LIMITS = ("registers", "shared memory", "warps")
 # By turns, so that programs side by side can be counted; orange where there is too little for one more.
 _SHADES = {False: ("0.35", "0.6"), True: (HIGHLIGHT, "#f0a878")}
@@ -34,23 +35,27 @@ def _by_choice(sweep: Mapping[str, Any]) -> dict[Choice, dict[str, Any]]:
 
 
 class TileSizes:
-    """What the fused forward kernel costs in tiles of a size, in bfloat16 on an H100.
+    """What the fused forward kernel costs in tiles of a size, in bfloat16 on a multiprocessor of an H100.
 
     Args:
         sweep: the measured tiles of a benchmark at ``LARGE``, as ``bench`` stores them, if there is one. Of a choice
             that is not in it the occupancy is estimated, and no time is said.
+        device: what ``sweep`` was measured on. What was compiled for another kind of multiprocessor is not shown.
 
     Attributes:
         figure: the figure.
         cost, occupancy: what is shown; ``compulsory``: what no tiles can do without.
+        spilled: whether a thread needs more registers than it can have.
         seconds: measured, or ``None``.
 
     Raises:
         ValueError: ``sweep`` is of another size or dtype.
     """
 
-    def __init__(self, sweep: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, sweep: Mapping[str, Any] | None = None, device: str = "") -> None:
         self.measured = _by_choice(sweep) if sweep else {}
+        self.device = device
+        self.spilled = False
         self.compulsory = count("triton", LARGE, torch.bfloat16).forward
         self.cost: Cost = self.compulsory
         self.occupancy: Occupancy | None = None
@@ -68,15 +73,19 @@ class TileSizes:
         choice = Choice(queries, keys, warps, stages)
         self.cost = count("triton", LARGE, torch.bfloat16, Tiles(queries, keys)).forward
         row = self.measured.get(choice)
-        self.occupancy = (
-            occupancy(row["registers"], row["shared"], warps) if row else estimate(choice, LARGE.width)
-        )
         self.seconds = row["seconds"] if row else None
+        compiled = row if any(name in self.device for name in _SAME_MULTIPROCESSORS) else None
+        if compiled:
+            self.occupancy = occupancy(compiled["registers"], compiled["shared"], warps)
+            self.spilled = compiled["spills"] > 0
+        else:
+            self.occupancy = estimate(choice, LARGE.width)
+            self.spilled = self.occupancy.registers > H100.registers_per_thread
         for (bar, number), amount in ((self._bytes, self.cost.bytes), (self._flops, self.cost.flops)):
             bar.set_width(amount / 1e9)
             number.set(x=amount / 1e9, text=f" {amount / 1e9:.3g}")
         self._fill(choice)
-        return f"{self._says_work(choice)} {self._says_room('Compiled' if row else 'Estimated')} {self._says_time()}"
+        return f"{self._says_work(choice)} {self._says_room(compiled)} {self._says_time()}"
 
     def _fill(self, choice: Choice) -> None:
         """Draw each program's part of the registers, the shared memory and the warps."""
@@ -100,19 +109,24 @@ class TileSizes:
             f"the cache, {again:.1f} times what is compulsory. Whole tiles add {more:.0%} to the operations."
         )
 
-    def _says_room(self, how: str) -> str:
+    def _says_room(self, compiled: Mapping[str, Any] | None) -> str:
         programs, limit = self.occupancy.programs, self.occupancy.limit
         fits = "1 program fits" if programs == 1 else f"{programs} programs fit"
-        spilled = self.occupancy.registers > H100.registers_per_thread
-        spill = f"; a thread would need some {self.occupancy.registers}, and has {H100.registers_per_thread}" * spilled
         verb = "is" if limit == "shared memory" else "are"
+        if not self.spilled:
+            spill = ""
+        elif compiled:
+            spill = f"; a thread spills {compiled['spills']} registers"
+        else:
+            spill = f"; a thread would need some {self.occupancy.registers}, and has {H100.registers_per_thread}"
+        how = "Compiled" if compiled else "Estimated"
         return f"{how}: {fits} on a multiprocessor, {limit} {verb} the limit{spill}."
 
     def _says_time(self) -> str:
         if self.seconds is None:
             return "Time: not measured yet."
         slower = self.seconds / min(row["seconds"] for row in self.measured.values())
-        return f"Time: {self.seconds * 1e3:.3f} ms, {slower:.2f} × the fastest measured."
+        return f"Time on {self.device}: {self.seconds * 1e3:.3f} ms, {slower:.2f} × the fastest measured."
 
     def _amounts(self, ax: Axes, title: str, compulsory: float, most: float) -> tuple:
         """A bar for what is compulsory, and one that moves, with its number."""
