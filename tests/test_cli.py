@@ -93,7 +93,7 @@ def test_recall_from_training_to_score(capsys, tmp_path):
     ("rewrite", {"keys": 2, "values": 3, "keys_used": 1, "writes": 3, "noise_tokens": 2}),
     ("copy", {"symbols": 3, "passage": 2, "noise_tokens": 2}),
     ("mqar", {"keys": 2, "values": 3, "pairs": 2, "noise_tokens": 2}),
-    ("stories", {"people": 1, "places": 3, "objects": 1, "moves": 1, "hops": 2}),
+    ("stories", {"people": 1, "places": 3, "objects": 1, "moves": 1, "hops": 2, "noise_sentences": 5}),
 ])
 def test_every_task_is_trained_and_its_checkpoint_builds_it_again(capsys, tmp_path, kind, fields):
     words = [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", value)]

@@ -1693,16 +1693,16 @@ gain = spent["in the heads, as it is"].median - min(one.median for one in spent.
 print(f"the fastest of them would take {gain:.2f} off the {times['sdpa']:.2f} of sdpa")
 
 # %% [markdown]
-# Is there a GPU in your machine? The next cell measures, on what there is, causal attention, `sdpa`, and with CUDA the
-# fused kernel. Three rounds of a moment each: take it as a hint, and `bench` as the measurement. On a CPU it is a smaller
-# case, 256 tokens, where the 64 slots weigh more.
+# Is there a GPU in your machine? The next cell measures, on what there is, causal attention, `sdpa`, and with CUDA and
+# compute capability 8.0 or more the fused kernel. Three rounds of a moment each: take it as a hint, and `bench` as the
+# measurement. On a CPU it is a smaller case, 256 tokens, where the 64 slots weigh more.
 
 # %% tags=["nbval-ignore-output"]
-on_cuda = DEVICE == "cuda"
+on_cuda = DEVICE == "cuda" and torch.cuda.get_device_properties(0).major >= 8  # FlashAttention-2 asks for it
 live = measure_attention(
     LARGE if on_cuda else Shape(1, 4, 256, 64, 32, 64), tqdm(disable=True),
     ("causal", "sdpa", *(["triton"] if on_cuda and HAS_TRITON else [])), torch.bfloat16 if on_cuda else torch.float32,
-    Ceiling(512, 2**22), torch.device(DEVICE), Effort(3, 0.01),
+    Ceiling(512, 2**22), torch.device(DEVICE if on_cuda else "cpu"), Effort(3, 0.01),
 )
 print(f"by operations: sdpa {by_operations(live):.2f} of causal attention")
 for direction in live["ratios"]:
