@@ -42,12 +42,12 @@ from rmat_tutorial.exercises import check
 from rmat_tutorial.exercises.causes import CAUSES
 from rmat_tutorial.folders import data, home
 from rmat_tutorial.long_range import GAP_ROWS
-from rmat_tutorial.long_range_claims import accuracy, by_length, claims
+from rmat_tutorial.long_range_claims import accuracy, by_length, claims, describe
 from rmat_tutorial.measuring import peak_bytes_kept
 from rmat_tutorial.memory import hard_gate
 from rmat_tutorial.pictures.diagnose import training_plots
 from rmat_tutorial.pictures.gap import LIVE_GAPS, GapView, usual_readers
-from rmat_tutorial.pictures.long_range import bar, tasks
+from rmat_tutorial.pictures.long_range import bar, capacity, tasks
 from rmat_tutorial.pictures.task_training import TaskTrainingView
 from rmat_tutorial.pictures.tasks import example
 from rmat_tutorial.plots import show, use_style
@@ -843,6 +843,77 @@ assert min(intact, ahead) > 0.98 > final > 0.85 > 0.5 > after
 # is lost, but for the last symbol, which stands next to noise. A symbol has to be written with its number in the passage,
 # and the second segment has not learned at which number it goes on. That is why `copy` has segments of 64 tokens and not
 # 32: a passage of eight is then cut in 8 of 64 places, not in 8 of 32.
+
+# %% [markdown]
+# ## 10 How many facts fit
+#
+# Four facts were told so far, and there was room. How much? Five trainings of `recall`, with banks of 4 to 64 slots, all
+# of which are written after each segment. There are 64 keys now, so up to 64 facts can be told. Each bank was trained with
+# as many facts as it has slots, but no more than 16, and at most 512 tokens. Then each is told 1 to 64 facts.
+#
+# A share of right answers flatters: one guess in eight is right. Whoever **knows** x of 16 facts and guesses at the others
+# has x + (16 − x)/8 right. With 9 right x is 8, for 8 + 8/8 = 9. So x is the right answers less an eighth of all, over
+# 7/8:
+
+# %%
+def known(share: float, facts: int) -> float:
+    """How many of so many facts a reader knows who guesses at the others, from the share of right answers."""
+    return facts * (share - 1 / 8) / (1 - 1 / 8)
+
+
+print(f"9 of 16 right: {known(9 / 16, 16):.0f} known; 2 of 16 right: {known(2 / 16, 16):.0f} known")
+assert known(9 / 16, 16) == 8 and known(2 / 16, 16) == 0
+predict(
+    "07.capacity",
+    "A bank of 16 slots, trained with 16 facts, is told 64. How many does it know at the end?",
+    ["about 8", "about 16, one a slot", "about 32", "nearly all 64"],
+)
+
+# %% [markdown]
+# Look at where each line leaves the top, and then at whether the right half differs from the left.
+
+# %%
+capacity_stored = json.loads((data() / "capacity.json").read_text())
+show(
+    capacity(capacity_stored),
+    "ALT",
+)
+banks = {model["memory_slots"]: model for model in capacity_stored["models"]}
+for tokens, counts in ((512, (4, 8, 16, 32, 64)), (2**20, (4, 16, 64))):
+    print(f"known of n facts at {tokens:,} tokens, n =", *(f"{count:5}" for count in counts))
+    for slots, model in banks.items():
+        print(f"{slots:2} slots {'':32}", *(f"{known(accuracy(model, tokens, facts=count), count):5.1f}"
+                                             for count in counts))
+
+# %% [markdown]
+# ## 11 Larger, on a GPU
+#
+# All of this was small enough for two cores. `python -m rmat_tutorial long-range large` goes further where there is a
+# CUDA device: 10 million parameters, up to 64 segments of 256 tokens, 16 facts, bfloat16, replay (section 4), and
+# segments that are compiled. Without one the same command trains a small model, over up to 16 segments of 64 tokens.
+# Then it measures how many tokens a second are trained on, with four whole segments: on one thread of a CPU, and on a GPU
+# in three ways, as it comes, compiled, and with each step as one CUDA graph (08).
+#
+# What is stored of it, by device. Your machine measured none of it:
+
+# %%
+for device in ("cpu", "cuda"):
+    file = data() / f"large-{device}.json"
+    if not file.exists():
+        print(f"{device}: nothing is stored yet")
+        continue
+    large = json.loads(file.read_text())
+    print(f"{device}, stored")
+    print(describe(large))
+    speeds = {model["on"]: model["tokens_per_second"] for model in large["models"] if model["run"] == "speed"}
+    for name, speed in speeds.items():
+        if name != "cpu":
+            print(f"{name}: {speed / speeds['cpu']:.0f} times the tokens a second of one thread")
+small_one = json.loads((data() / "large-cpu.json").read_text())["models"][0]
+assert small_one["settings"]["max_segments"] * 64 == 1024 and accuracy(small_one, 16_384) > 0.98
+
+# %% [markdown]
+# The small one was trained on at most 1,024 tokens. At 16,384 it is as good.
 
 # %% [markdown]
 # ## Recap
