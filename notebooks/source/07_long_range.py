@@ -756,10 +756,11 @@ _ = gap_view.set()
 # ## 9 The other tasks, and the other models
 #
 # `recall` is one of five tasks. The others of section 2 ask more of a memory: to replace what it holds (`rewrite`), to
-# keep an order (`copy`), to bind a key to what comes after it (`mqar`). And 06 had five other models. For each of these
-# four tasks all six have as many parameters, as many steps and the same settings, which were chosen for the RMAT; one
-# seed; no stream longer than 512 tokens. How long its streams became each model decided by its own loss (section 3): one
-# that cannot answer over two segments stays there, and reads fewer tokens. Then they read up to 32,768. Of `stories` nothing is stored yet.
+# keep an order (`copy`), to bind a key to what comes after it (`mqar`), all of that in sentences (`stories`). And 06 had
+# five other models. For each task all six have as many parameters, as many steps and the same settings, which were chosen
+# for the RMAT; one seed; no stream longer than 512 tokens. (But in `rewrite` full attention begins every stream afresh,
+# since its state would grow.) How long its streams became each model decided by its own loss (section 3): one that cannot
+# answer over two segments stays there, and reads fewer tokens. Then they read up to 32,768.
 #
 # - **rmat**: the model of this course.
 # - **segment**: the same without its bank. It sees its segment.
@@ -783,10 +784,10 @@ predict(
 tasks_stored = json.loads((data() / "tasks.json").read_text())
 show(
     tasks(tasks_stored),
-    "Five panels, one for each task: right answers against the length of the stream, a line for each of six models. That "
-    "of stories is not measured. In the others the RMAT stays above 95 % to 32 thousand tokens. Full attention is right "
-    "at 512 tokens and falls beyond. So does rmt; in rewrite it falls least. The three others are near a guess from 512 "
-    "on, but for rewrite, where they have 65 to 87 % at 512.",
+    "Five panels, one for each task: right answers against the length of the stream, a line for each of six models. In "
+    "each the RMAT stays above 93 % to 32 thousand tokens. Full attention has 95 to 100 % at 512 tokens and falls beyond. So "
+    "does rmt; in rewrite it falls least. The three others have 16 to 47 % at 512, in rewrite 65 to 87, and then come near "
+    "to a guess. Hollow marks: 504 rewrites in 8,192 tokens.",
 )
 shares = {(model["task"], model["kind"]): by_length(model) for model in tasks_stored["models"]}
 print(f"{'':23}", *(f"{tokens:>7,}" for tokens in shares["mqar", "rmat"]))
@@ -799,15 +800,16 @@ read = {model["kind"]: model["training_seconds"] * model["tokens_per_second"] fo
 print("million tokens read in the training of mqar, about:", {kind: round(tokens / 1e6) for kind, tokens in read.items()})
 able = [kind for (task, kind), by_tokens in shares.items() if task == "mqar" and by_tokens[8192] >= 0.9]
 reveal("07.tasks", min(len(able), 3), f"It is {', '.join(able)}.")
-assert able == ["rmat"] and min(min(by_tokens.values()) for (_, kind), by_tokens in shares.items() if kind == "rmat") > 0.95
+assert able == ["rmat"] and min(min(by_tokens.values()) for (_, kind), by_tokens in shares.items() if kind == "rmat") > 0.94
 for task in ("recall", "copy", "mqar"):
     assert shares[task, "full"][512] == 1 and 0.7 < 1 - shares[task, "full"][8192] < 0.8
 assert f"{shares['rewrite', 'rmt'][8192]:.0%} {shares['rewrite', 'rmat'][512]:.1%}" == "91% 98.9%"
+assert {f"{shares['stories', 'rmat'][tokens]:.1%}" for tokens in (512, 8192)} == {"95.2%"}
 assert min(shares["rewrite", "rmat"].values()) == shares["rewrite", "rmat"][512] and read["segment"] < read["rmat"] / 3
 
 # %% [markdown]
-# Full attention can do `recall`, `copy` and `mqar` without a mistake, up to the length of its training. At 16 times that
-# length about three of four answers are wrong. It sees every token. But two things are new to it there: rotary angles (02)
+# Full attention can do `recall`, `copy` and `mqar` without a mistake, and `stories` with few, up to the length of its
+# training. At 16 times that length about three of four answers are wrong, or more. It sees every token. But two things are new to it there: rotary angles (02)
 # between tokens further apart than any in its training, and a softmax over 16 times as many tokens. Which of the two
 # does it, this does not tell. For the RMAT neither is new: its angles stay within a segment, and the bank has none.
 #
@@ -819,6 +821,9 @@ assert min(shares["rewrite", "rmat"].values()) == shares["rewrite", "rmat"][512]
 # The three others carry no further than a window, or two. `rewrite` is easier for them: 64 writes in 512 tokens are four
 # in a segment, and the latest often stands close by. For the RMAT that is the hardest stream: 98.9 % there, and more in
 # longer ones.
+#
+# In `stories` the RMAT has what was asked, 95 %, by a hair: 95.2 % at 8,192. At 512 it has 95.2 % too. So distance costs
+# nothing there either; what is lost is lost early.
 #
 # Why does `copy` stop short of 100 %? A passage of eight symbols lies anywhere, and the border between two segments may
 # cut it. Below, 1,024 streams of 512 tokens. The symbols of passages that were cut are sorted by where they stood:
@@ -971,5 +976,7 @@ assert small_one["settings"]["max_segments"] * 64 == 1024 and accuracy(small_one
 # - Section 8: train it yourself with another `--seed`: the command is printed in section 7, with the seconds it took.
 # - Another task: `python -m rmat_tutorial train rewrite --writes 64 --out runs/rewrite`. How many rewrites does it stand?
 #   `evaluate runs/rewrite --tokens 8192 --writes 504` asks after 504.
+# - `train stories --hops 2 --n-layers 3` asks where things are, which takes two sentences to answer: who has it, and where
+#   they went. We have not got a model to learn it yet.
 #
 # [08 The kernel-optimised version](08_kernels.ipynb) comes next: the three attentions of a block, done at once.
