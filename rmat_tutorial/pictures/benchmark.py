@@ -54,6 +54,7 @@ def attention_times(case: Mapping[str, Any], device: str) -> Figure:
     Args:
         case: a case of the part ``attention``. A method that did not run has no point, and ``auto`` is one of the
             others.
+        device: what it was measured on, for the title.
 
     Raises:
         ValueError: causal attention alone was not measured.
@@ -139,6 +140,7 @@ def model_speeds(cases: Sequence[Mapping[str, Any]], device: str) -> Figure:
 
     Args:
         cases: of a benchmark; those of other parts are left out.
+        device: what they were measured on, for the title.
 
     Raises:
         ValueError: no case is of training or generation.
