@@ -899,21 +899,26 @@ reveal("07.capacity", nearest([8, 16, 32, 64], full_banks[16], by_ratio=True), f
 by_age = [group["accuracy"] for group in of_all["by_distance"]]
 print("16 slots, 64 facts, right answers by how long ago the fact was told, the latest first:",
       *(f"{share:.1%}" for share in by_age))
-assert [round(full_banks[slots]) for slots in (4, 16, 32, 64)] == [4, 34, 33, 54]
+assert [round(full_banks[slots]) for slots in (4, 16, 32, 64)] == [4, 34, 34, 54]
 assert min(by_age) > 0.56 and max(by_age) < 0.61
-worse = [accuracy(model, 512, facts=count) - accuracy(model, 2**20, facts=count)
-         for model in banks.values() for count in (4, 16, 64)]
-print(f"share of right answers lost from 512 to a million tokens: {sum(worse) / len(worse):.1%} in the mean")
-assert abs(sum(worse) / len(worse)) < 0.02
+far = [(accuracy(model, 512, facts=score["source"]["facts"]) - score["accuracy"],
+        score["accuracy"] * (1 - score["accuracy"]) / score["positions"])
+       for model in banks.values() for score in model["scores"] if score["tokens"] == 2**20]
+fallen = sum(difference for difference, _ in far) / len(far)
+standard_error = math.sqrt(sum(variance for _, variance in far)) / len(far)
+print(f"from 512 to a million tokens the share of right answers falls by {fallen:.1%} in the mean of {len(far)} readings, "
+      f"standard error {standard_error:.1%}")
+assert 0 < fallen < 3 * standard_error < 0.04
 
 # %% [markdown]
 # The banks of 16 slots know 34 of 64 facts. Each of the two layers has one, so that are 32 slots, about one fact a slot. The
-# banks of 4 know 4, one for two slots. Those of 64 know 54, and more than 64 were not told. Those of 32 know no more than
-# those of 16. There is one training of each; another seed may turn the two round.
+# banks of 4 know 4, one for two slots. Those of 64 know 54, and more than 64 were not told. Those of 32 know as many as
+# those of 16, and fewer of 16 facts. There is one training of each; another seed may turn the two round.
 #
 # What does not fit is not what is old. Of the facts that were told last and of those that were told first as many are
-# lost. So new facts do not push out old ones. And what did fit stays: the share of right answers is the same after a
-# million tokens, within what 64 to 128 answers can tell.
+# lost. So new facts do not push out old ones. And nearly all that did fit stays. After a million tokens the share of right
+# answers is lower by two standard errors: it may be chance, since the readings are of 64 or 128 answers, and it may be a
+# small loss. For four facts of eight keys (section 8), where there is room, there is none.
 
 # %% [markdown]
 # ## 11 Larger, on a GPU
