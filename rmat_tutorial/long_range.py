@@ -144,9 +144,9 @@ def tasks(quick: bool) -> list[Case]:
 
 ON_A_GPU = ("--device", "cuda", "--precision", "bfloat16")
 LARGE_MODEL = ("--d-model", "384", "--n-heads", "6", "--n-layers", "4", "--segment-len", "256", "--chunk-size", "64",
-               "--memory-slots", "64", "--write-slots", "64", "--keys", "32", "--facts", "16")
-LARGE_TRAINING = ("--lr", "1e-3", "--warmup", "150", "--grow-below", "0.5", "--ragged", "--gate-margin", "0.6",
-                  "--gate-penalty-from", "1400", "--steps", "2000", "--max-segments", "64", "--backprop", "replay",
+               "--memory-slots", "64", "--write-slots", "64", "--keys", "16", "--facts", "8")
+LARGE_TRAINING = ("--lr", "1.5e-3", "--warmup", "150", "--grow-below", "0.5", "--ragged", "--gate-margin", "0.6",
+                  "--gate-penalty-from", "2000", "--steps", "3000", "--max-segments", "64", "--backprop", "replay",
                   "--compile")
 SMALL_MODEL = ("--d-model", "64", "--segment-len", "64", "--chunk-size", "16", "--write-slots", "16")
 SMALL_TRAINING = ("--ragged", "--gate-margin", "0.6", "--gate-penalty-from", "600", "--steps", "1000")
@@ -156,7 +156,7 @@ SPEEDS = {"cuda": (), "cuda-compiled": ("--compile",), "cuda-graphs": ("--graphs
 
 
 def large(quick: bool) -> list[Case]:
-    """Recall of 16 facts by a model of 10 million parameters over 64 segments of 256, where there is a CUDA device.
+    """Recall of 8 facts by a model of 10 million parameters over 64 segments of 256, where there is a CUDA device.
 
     Without one, recall of 4 by a small model over 16 segments of 64. Besides, some steps of each for the tokens per
     second: of 4 whole segments, on a CPU and by each way there is on the device.

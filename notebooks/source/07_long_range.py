@@ -908,23 +908,23 @@ fallen = sum(difference for difference, _ in far) / len(far)
 standard_error = math.sqrt(sum(variance for _, variance in far)) / len(far)
 print(f"from 512 to a million tokens the share of right answers falls by {fallen:.1%} in the mean of {len(far)} readings, "
       f"standard error {standard_error:.1%}")
-assert 0 < fallen < 3 * standard_error < 0.04
+assert 2 * standard_error < fallen < 3 * standard_error < 0.04
 
 # %% [markdown]
 # The banks of 16 slots know 34 of 64 facts. Each of the two layers has one, so that are 32 slots, about one fact a slot. The
 # banks of 4 know 4, one for two slots. Those of 64 know 54, and more than 64 were not told. Those of 32 know as many as
 # those of 16, and fewer of 16 facts. There is one training of each; another seed may turn the two round.
 #
-# What does not fit is not what is old. Of the facts that were told last and of those that were told first as many are
-# lost. So new facts do not push out old ones. And nearly all that did fit stays. After a million tokens the share of right
-# answers is lower by two standard errors: it may be chance, since the readings are of 64 or 128 answers, and it may be a
-# small loss. For four facts of eight keys (section 8), where there is room, there is none.
+# What does not fit is not what is old. Of the facts that were told first hardly more are lost than of those that were told
+# last. So new facts do not simply push out old ones. And nearly all that did fit stays. After a million tokens the share
+# of right answers is lower by more than two standard errors: a small loss, if it is no accident of readings of 64 and 128
+# answers. For four facts of eight keys (section 8), where there is room, there is none.
 
 # %% [markdown]
 # ## 11 Larger, on a GPU
 #
 # All of this was small enough for two cores. `python -m rmat_tutorial long-range large` goes further where there is a
-# CUDA device: 10 million parameters, up to 64 segments of 256 tokens, 16 facts, bfloat16, replay (section 4), and
+# CUDA device: 10 million parameters, up to 64 segments of 256 tokens, 8 facts, bfloat16, replay (section 4), and
 # segments that are compiled. Without one the same command trains a small model, over up to 16 segments of 64 tokens.
 # Then it measures how many tokens a second are trained on, with four whole segments: on one thread of a CPU, and on a GPU
 # in three ways, as it comes, compiled, and with each step as one CUDA graph (08).
