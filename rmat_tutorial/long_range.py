@@ -146,7 +146,7 @@ ON_A_GPU = ("--device", "cuda", "--precision", "bfloat16")
 LARGE_MODEL = ("--d-model", "384", "--n-heads", "6", "--n-layers", "4", "--segment-len", "256", "--chunk-size", "64",
                "--memory-slots", "64", "--write-slots", "64", "--keys", "16", "--facts", "8")
 LARGE_TRAINING = ("--lr", "1.5e-3", "--warmup", "150", "--grow-below", "0.5", "--ragged", "--gate-margin", "0.6",
-                  "--gate-penalty-from", "2000", "--steps", "3000", "--max-segments", "64", "--backprop", "replay",
+                  "--gate-penalty-from", "3000", "--steps", "4000", "--max-segments", "64", "--backprop", "replay",
                   "--compile")
 SMALL_MODEL = ("--d-model", "64", "--segment-len", "64", "--chunk-size", "16", "--write-slots", "16")
 SMALL_TRAINING = ("--ragged", "--gate-margin", "0.6", "--gate-penalty-from", "600", "--steps", "1000")
