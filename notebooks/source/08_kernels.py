@@ -1522,6 +1522,7 @@ assert 1 < times["sdpa"] < 2 and times["eager"] > 1.5 * times["sdpa"]
 # %%
 length, chunk_size, slots = (on_cpu["shape"][name] for name in ("length", "chunk_size", "slots"))
 shares_of_pairs = {CHUNKS: pairs(length, chunk_size) / pairs(length, length), BANK: length * slots / pairs(length, length)}
+print(f"{benchmarks['cpu']['device']}, of causal attention:")
 for name, share in shares_of_pairs.items():
     print(f"{name:18} {share:.2f} by operations, {times[name]:.2f} measured")
 print(f"{'mixing with λ':18} 0.00 by operations, {times['sdpa'] - 1 - times[CHUNKS] - times[BANK]:.2f} is what is left")
