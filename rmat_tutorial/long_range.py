@@ -155,19 +155,24 @@ SPEEDS = {"cuda": (), "cuda-compiled": ("--compile",), "cuda-graphs": ("--graphs
 """Ways to train on a GPU, by name: as it comes, with segments compiled, with each step as one CUDA graph."""
 
 
+def large_is_on_cuda(quick: bool) -> bool:
+    """Whether ``large`` trains on a CUDA device: where there is one, but for a trial."""
+    return torch.cuda.is_available() and not quick
+
+
 def large(quick: bool) -> list[Case]:
     """Recall of 8 facts by a model of 10 million parameters over 64 segments of 256, where there is a CUDA device.
 
     Without one, recall of 4 by a small model over 16 segments of 64. Besides, some steps of each for the tokens per
     second: of 4 whole segments, on a CPU and by each way there is on the device.
     """
-    cuda = torch.cuda.is_available() and not quick
+    cuda = large_is_on_cuda(quick)
     model, training, device = (LARGE_MODEL, LARGE_TRAINING, ON_A_GPU) if cuda else (SMALL_MODEL, SMALL_TRAINING, ())
     batch = ("--batch-size", "32" if cuda else "64")
     trained = (*model, *batch, *training, *(("--steps", "30") if quick else ()), *device)
     lengths = (16384, 262144) if cuda else (1024, 16384)
     readings = {"long": Reading(lengths[: 1 if quick else None], 8 if quick else 64, device[:2])}
-    # A CPU takes ten seconds for a step of the large model with as many rows as a GPU.
+    # The large model is slow on a CPU.
     on_a_cpu = ("--batch-size", "4", "--steps", "5") if cuda else (*batch, "--steps", "3" if quick else "20")
     cases = [Case({"run": "trained"}, "recall", trained, readings),
              Case({"run": "speed", "on": "cpu"}, "recall", (*model, *SPEED, *on_a_cpu), {})]

@@ -37,6 +37,6 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
             return long_range.read_gaps(out, jobs, machine, options.quick)
         return long_range.run_part(options.part, out, jobs, machine, options.quick)
 
-    on_a_gpu = options.part == ALONE and torch.cuda.is_available() and not options.quick
+    on_a_gpu = options.part == ALONE and long_range.large_is_on_cuda(options.quick)
     return make_result(make, describe, out / f"{options.part}.json", arguments,
                        torch.device("cuda") if on_a_gpu else CPU)
